@@ -1,0 +1,84 @@
+//! Whether the server lives: its pid file is believed only when that process is this cluster's Postgres.
+//!
+//! A pid file outlives a kill, and its number may belong to another program by then: trusting it would leave the
+//! database down for ever, or signal a stranger. Where there is no `/proc` nothing is recognised, and Postgres' own
+//! checks decide.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    account::Account,
+    error::{Error, at},
+    layout::Layout,
+};
+
+/// The process of the server when it lives, whether it answers yet or not.
+pub(super) fn find(layout: &Layout, account: &Account) -> Option<u32> {
+    let pid = written_pid(&pid_file(layout))?;
+    is_ours(pid, layout, account).then_some(pid)
+}
+
+/// Removes the pid files of a server that is gone where their number now belongs to a stranger: Postgres would refuse to
+/// start. The caller has found that no server of ours lives. Where nobody has the number they are left to Postgres, which
+/// reads from them whether processes of the killed server are still at work.
+///
+/// # Errors
+/// [`Error::Io`] when one is there and cannot be removed.
+pub(super) fn clear(layout: &Layout) -> Result<(), Error> {
+    for path in [pid_file(layout), layout.socket_lock()] {
+        let Some(pid) = written_pid(&path) else { continue };
+        if Path::new(&format!("/proc/{pid}")).exists() {
+            tracing::warn!(pid, path = %path.display(), "removing a stale pid file: another program has its number now");
+            fs::remove_file(&path).map_err(at("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The processes that a killed server has left behind, still at work in the data directory.
+pub(super) fn orphans(layout: &Layout) -> Vec<u32> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .flatten()
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter(|pid| is_postgres(*pid) && works_in(*pid, &layout.data) == Some(true))
+        .collect()
+}
+
+fn pid_file(layout: &Layout) -> PathBuf {
+    layout.data.join("postmaster.pid")
+}
+
+/// The number on the first line of a pid file.
+fn written_pid(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.lines().next()?.trim().parse().ok()
+}
+
+/// Whether process `pid` is a Postgres of this account in this data directory.
+fn is_ours(pid: u32, layout: &Layout, account: &Account) -> bool {
+    let of_account = fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == account.uid());
+    of_account
+        && is_postgres(pid)
+        // Root without the right to trace, as in a container, may not see where it works but what it was called with.
+        && works_in(pid, &layout.data).unwrap_or_else(|| was_given(pid, &layout.data))
+}
+
+/// Whether the program's name is that of Postgres; a kernel's name, so a link or a newer file beside it does not matter.
+fn is_postgres(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "postgres")
+}
+
+/// Whether the process's working directory is `data`; nothing where the system does not tell.
+fn works_in(pid: u32, data: &Path) -> Option<bool> {
+    let place = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    Some(place == data)
+}
+
+fn was_given(pid: u32, data: &Path) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|argument| argument == data.as_os_str().as_encoded_bytes()))
+}
