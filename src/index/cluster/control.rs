@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Recovery after a crash reads at most `max_wal_size`, seconds; five minutes bear a slow disk many times over.
-pub(super) const START_PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const START_PATIENCE: Duration = Duration::from_mins(5);
 
 /// A fast shutdown writes at most `shared_buffers` to disk; orchestrators have killed us long before.
 const STOP_SECONDS: &str = "60";
@@ -122,10 +122,10 @@ impl Programs {
         let path = self.directory.join("bin/pg_ctl");
         account
             .command(&path, &layout.root)
-            .args(["start", "--wait", "--silent", "--timeout", &START_PATIENCE.as_secs().to_string(), "--pgdata"])
-            .arg(&layout.data)
-            .arg("--log")
-            .arg(&layout.early_log)
+            // pg_ctl hands these to a shell: short names, whatever the directory above them is called.
+            .args(["start", "--pgdata=data", "--log=log/start.log", "--options"])
+            .arg(format!("-c {}", layout.mark()))
+            .args(["--wait", "--silent", "--timeout", &START_PATIENCE.as_secs().to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -140,9 +140,7 @@ impl Programs {
     /// [`Error::Program`] when it has not ended within a minute.
     pub(super) async fn stop(&self, account: &Account, layout: &Layout) -> Result<(), Error> {
         self.run("pg_ctl", account, layout, |command| {
-            command
-                .args(["stop", "--mode=fast", "--wait", "--silent", "--timeout", STOP_SECONDS, "--pgdata"])
-                .arg(&layout.data)
+            command.args(["stop", "--pgdata=data", "--mode=fast", "--wait", "--silent", "--timeout", STOP_SECONDS])
         })
         .await
         .map(drop)

@@ -17,9 +17,11 @@ const SOCKET_PATH_MAX: usize = 107;
 /// The name that libpq and sqlx derive from the port; no TCP port is opened.
 pub(super) const PORT: u16 = 5432;
 
-/// The paths of one cluster.
+/// The name and the paths of one cluster.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
+    /// What the server is called by `ps` and its settings: tells apart the clusters of one machine.
+    pub(super) name: String,
     /// The whole.
     pub(super) root: PathBuf,
     /// What Postgres calls the data directory.
@@ -42,15 +44,18 @@ impl Layout {
     /// The paths below `root`, which must be absolute and free of links: the socket's place is derived from it.
     pub(super) fn new(root: &Path) -> Self {
         let log = root.join("log");
+        // 64 bits tell apart the few clusters of one machine.
+        let name = format!("doc-server-{}", &blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex()[..16]);
         Self {
             data: root.join("data"),
             early_log: log.join("start.log"),
             log,
-            socket: socket_directory(root),
+            socket: socket_directory(root, &name),
             password: root.join("password"),
             control: root.join("control.lock"),
             users: root.join("users.lock"),
             root: root.to_owned(),
+            name,
         }
     }
 
@@ -59,20 +64,24 @@ impl Layout {
         self.socket.join(format!(".s.PGSQL.{PORT}"))
     }
 
+    /// The setting on the server's command line by which it is known where its working directory is not to be seen.
+    pub(super) fn mark(&self) -> String {
+        format!("cluster_name={}", self.name)
+    }
+
     /// The pid file that Postgres puts beside the socket.
     pub(super) fn socket_lock(&self) -> PathBuf {
         self.socket.join(format!(".s.PGSQL.{PORT}.lock"))
     }
 }
 
-/// `root/socket`, or a short directory named after `root` where the socket's path would not fit.
-fn socket_directory(root: &Path) -> PathBuf {
+/// `root/socket`, or a short directory named after the cluster where the socket's path would not fit.
+fn socket_directory(root: &Path, name: &str) -> PathBuf {
     let near = root.join("socket");
     if near.as_os_str().len() + format!("/.s.PGSQL.{PORT}").len() <= SOCKET_PATH_MAX {
         return near;
     }
-    // Not TMPDIR, which may differ between two processes that must find the same socket. 64 bits tell apart the few
-    // clusters of one machine, and the directory's owner is checked before it is used.
-    let name = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
-    Path::new("/tmp").join(format!("doc-server-{}", &name[..16]))
+    // Not TMPDIR, which may differ between two processes that must find the same socket. The directory's owner is
+    // checked before it is used.
+    Path::new("/tmp").join(name)
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::error::{Error, at};
 
 /// A start may recover for five minutes and a stop may write a checkpoint for one; whoever waits longer is told.
-const CONTROL_PATIENCE: Duration = Duration::from_secs(6 * 60);
+const CONTROL_PATIENCE: Duration = Duration::from_mins(6);
 
 /// Unnoticeable beside a start of 100 ms, and only some fifty system calls a second.
 const CONTROL_POLL: Duration = Duration::from_millis(20);

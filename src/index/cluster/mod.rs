@@ -219,10 +219,10 @@ impl Cluster {
         let programs = Programs::find(&self.config.postgres_dir, &self.account)?;
         let mut stopping = std::pin::pin!(programs.stop(&self.account, &self.layout));
         loop {
-            match tokio::time::timeout(PROGRESS, &mut stopping).await {
-                Ok(stopped) => return stopped,
-                Err(_) => tracing::info!("waiting for the embedded Postgres to stop"),
+            if let Ok(stopped) = tokio::time::timeout(PROGRESS, &mut stopping).await {
+                return stopped;
             }
+            tracing::info!("waiting for the embedded Postgres to stop");
         }
     }
 }

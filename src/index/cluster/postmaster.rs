@@ -64,7 +64,7 @@ fn is_ours(pid: u32, layout: &Layout, account: &Account) -> bool {
     of_account
         && is_postgres(pid)
         // Root without the right to trace, as in a container, may not see where it works but what it was called with.
-        && works_in(pid, &layout.data).unwrap_or_else(|| was_given(pid, &layout.data))
+        && works_in(pid, &layout.data).unwrap_or_else(|| is_marked(pid, layout))
 }
 
 /// Whether the program's name is that of Postgres; a kernel's name, so a link or a newer file beside it does not matter.
@@ -78,7 +78,9 @@ fn works_in(pid: u32, data: &Path) -> Option<bool> {
     Some(place == data)
 }
 
-fn was_given(pid: u32, data: &Path) -> bool {
+/// Whether the process was started with this cluster's name.
+fn is_marked(pid: u32, layout: &Layout) -> bool {
+    let mark = layout.mark();
     fs::read(format!("/proc/{pid}/cmdline"))
-        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|argument| argument == data.as_os_str().as_encoded_bytes()))
+        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|argument| argument == mark.as_bytes()))
 }

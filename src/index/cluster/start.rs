@@ -37,7 +37,7 @@ const ORPHANS: &str = "pre-existing shared memory block";
 const ORPHANS_GRACE: Duration = Duration::from_secs(2);
 
 /// Told to, they leave at once; a minute covers a disk that hangs.
-const ORPHANS_PATIENCE: Duration = Duration::from_secs(60);
+const ORPHANS_PATIENCE: Duration = Duration::from_mins(1);
 
 /// File times may lag the clock by the kernel's tick, at most 10 ms.
 const FILE_TIME_LAG: Duration = Duration::from_millis(50);
