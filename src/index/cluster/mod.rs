@@ -124,7 +124,8 @@ impl Cluster {
     #[must_use]
     pub fn url(&self) -> String {
         let (database, host) = (encode(&self.config.database), encode(&self.layout.socket.to_string_lossy()));
-        format!("postgres://{USER}:{}@/{database}?host={host}&port={}", self.password, layout::PORT)
+        // The socket's directory as a percent-encoded host: the one form that libpq and sqlx both read.
+        format!("postgres://{USER}:{}@{host}:{}/{database}", self.password, layout::PORT)
     }
 
     /// Restarts the server if it has died; returns whether it had. Cheap while it lives: two reads of `/proc`.

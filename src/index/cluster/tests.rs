@@ -301,6 +301,9 @@ async fn a_long_data_directory_gets_a_short_socket() {
     assert_eq!(fs::metadata(&layout.socket).unwrap().mode() & 0o777, 0o700);
     assert_eq!(ask(&cluster, "select current_database()::text").await, "doc_server");
     PgConnection::connect(&cluster.url()).await.unwrap().close().await.unwrap();
+    let psql =
+        Command::new(home.config.postgres_dir.join("bin/psql")).args(["-Atc", "select 1", &cluster.url()]).output();
+    assert_eq!(psql.unwrap().stdout, b"1\n");
     cluster.close().await.unwrap();
 
     // Somebody else's directory in its place is not used.
