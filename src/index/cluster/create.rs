@@ -71,6 +71,9 @@ pub(super) async fn data_directory(
     account.own(&copy)?;
     let made = programs.initdb(account, layout, &unfinished, &copy).await;
     fs::remove_file(&copy).map_err(at("remove", &copy))?;
+    if made.is_err() {
+        remove_leftovers(layout)?;
+    }
     made?;
     include_settings(&unfinished)?;
     fs::rename(&unfinished, &layout.data).map_err(at("rename", &unfinished))?;
@@ -123,7 +126,10 @@ fn include_settings(data: &Path) -> Result<(), Error> {
 }
 
 /// Replaces a file by one that only its owner may read, whole or not at all.
-fn replace(path: &Path, text: &str) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Io`] when the system refuses; the old file is then still there.
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), Error> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = Path::new(&new);

@@ -12,9 +12,13 @@ use std::{
 
 use super::{
     account::Account,
+    create,
     error::{Error, at},
     layout::Layout,
 };
+
+/// No process ever has this number: Linux numbers them up to 4,194,304.
+const NOBODY: u32 = i32::MAX.unsigned_abs();
 
 /// The process of the server when it lives, whether it answers yet or not.
 pub(super) fn find(layout: &Layout, account: &Account) -> Option<u32> {
@@ -22,18 +26,22 @@ pub(super) fn find(layout: &Layout, account: &Account) -> Option<u32> {
     is_ours(pid, layout, account).then_some(pid)
 }
 
-/// Removes the pid files of a server that is gone where their number now belongs to a stranger: Postgres would refuse to
-/// start. The caller has found that no server of ours lives. Where nobody has the number they are left to Postgres, which
-/// reads from them whether processes of the killed server are still at work.
+/// Corrects the pid files of a server that is gone where somebody else has its number now, or its remains do because
+/// nobody has waited for them: Postgres would refuse to start. The caller has found that no server of ours lives.
+///
+/// Only the number is replaced. From the rest Postgres reads whether processes of the killed server are still at work.
 ///
 /// # Errors
-/// [`Error::Io`] when one is there and cannot be removed.
-pub(super) fn clear(layout: &Layout) -> Result<(), Error> {
+/// [`Error::Io`] when one is there and cannot be replaced.
+pub(super) fn clear(layout: &Layout, account: &Account) -> Result<(), Error> {
     for path in [pid_file(layout), layout.socket_lock()] {
         let Some(pid) = written_pid(&path) else { continue };
         if Path::new(&format!("/proc/{pid}")).exists() {
-            tracing::warn!(pid, path = %path.display(), "removing a stale pid file: another program has its number now");
-            fs::remove_file(&path).map_err(at("remove", &path))?;
+            let text = fs::read_to_string(&path).map_err(at("read", &path))?;
+            let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+            create::replace(&path, &format!("{NOBODY}\n{rest}"))?;
+            account.own(&path)?;
+            tracing::info!(pid, path = %path.display(), "the pid file of a killed Postgres named another process");
         }
     }
     Ok(())
@@ -45,7 +53,7 @@ pub(super) fn orphans(layout: &Layout) -> Vec<u32> {
     processes
         .flatten()
         .filter_map(|process| process.file_name().to_str()?.parse().ok())
-        .filter(|pid| is_postgres(*pid) && works_in(*pid, &layout.data) == Some(true))
+        .filter(|pid| is_postgres(*pid) && works_in(*pid, &layout.data).unwrap_or_else(|| is_titled(*pid, layout)))
         .collect()
 }
 
@@ -76,6 +84,12 @@ fn is_postgres(pid: u32) -> bool {
 fn works_in(pid: u32, data: &Path) -> Option<bool> {
     let place = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
     Some(place == data)
+}
+
+/// Whether the process is one that the server has started: they write the cluster's name over their command line.
+fn is_titled(pid: u32, layout: &Layout) -> bool {
+    let title = format!("postgres: {}: ", layout.name);
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(title.as_bytes()))
 }
 
 /// Whether the process was started with this cluster's name.

@@ -77,7 +77,7 @@ impl Cluster {
             create::data_directory(programs, account, layout, &self.password).await?;
         }
         create::settings_file(config, account, layout)?;
-        postmaster::clear(layout)
+        postmaster::clear(layout, account)
     }
 
     /// Starts the server and waits until it answers; returns whether our database exists.
