@@ -47,7 +47,8 @@ fetch_wheel() {
     python=$(find_python)
     "$python" -m pip download --quiet --disable-pip-version-check --no-input --require-hashes --no-deps \
         --only-binary :all: --ignore-requires-python --python-version 3.12 --implementation cp --abi cp312 --abi none \
-        --platform "manylinux_2_28_$arch" --platform "manylinux_2_17_$arch" --platform "manylinux2014_$arch" \
+        --platform "manylinux_2_28_$arch" --platform "manylinux_2_24_$arch" \
+        --platform "manylinux_2_17_$arch" --platform "manylinux2014_$arch" \
         --dest "$2" --requirement "$here/requirements/$1.txt" >&2 ||
         die "cannot download what scripts/requirements/$1.txt pins ($arch); see pip's message above"
     printf '%s\n' "$2"/*.whl
