@@ -1,0 +1,136 @@
+//! Every series this process exports: name, meaning, labels and buckets, in one place.
+//!
+//! The names are a contract: alerts, dashboards, the autoscaler and tests read them. Label values are
+//! small closed sets (a route is its matched path, never the raw one), so the number of series is bounded.
+//! Recording never fails and never blocks.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// From a cached answer (half a millisecond) to the slowest one a caller waits for (10 s); about two buckets a
+/// doubling where the promised latencies lie (20, 50, 100, 500 ms, 2 s, 5 s), so that a quantile is readable there.
+const REQUEST_SECONDS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// Stage work: a query embedding is about 1 ms, one database leg 0.3-10 ms, an import batch up to seconds.
+const STAGE_SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.3, 1.0, 5.0];
+
+/// A batch holds 1 text (int8) up to the remote provider's limit of a few hundred.
+const BATCH_TEXTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+const HTTP_REQUESTS: &str = "doc_server_http_requests_total";
+const HTTP_SECONDS: &str = "doc_server_http_request_duration_seconds";
+const HTTP_IN_FLIGHT: &str = "doc_server_http_in_flight";
+const EMBED_TEXTS: &str = "doc_server_embed_texts_total";
+const EMBED_SECONDS: &str = "doc_server_embed_duration_seconds";
+const EMBED_BATCH: &str = "doc_server_embed_batch_size";
+const EMBED_QUEUE: &str = "doc_server_embed_queue_depth";
+const INDEX_SEARCHES: &str = "doc_server_index_searches_total";
+const INDEX_SECONDS: &str = "doc_server_index_search_duration_seconds";
+const POOL_CONNECTIONS: &str = "doc_server_pool_connections";
+const POOL_ACQUIRE: &str = "doc_server_pool_acquire_duration_seconds";
+
+/// Makes the recorder global and returns the handle that renders it. Call once per process.
+///
+/// # Errors
+/// When a recorder is already installed.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(HTTP_SECONDS.to_owned()), &REQUEST_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(EMBED_BATCH.to_owned()), &BATCH_TEXTS)?
+        .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &STAGE_SECONDS)?
+        .install_recorder()?;
+    describe();
+    metrics_process::Collector::default().describe();
+    Ok(handle)
+}
+
+/// The Prometheus text of all series, with the process figures (CPU, memory, open files) read just now.
+#[must_use]
+pub fn render(handle: &PrometheusHandle) -> String {
+    metrics_process::Collector::default().collect();
+    handle.run_upkeep();
+    handle.render()
+}
+
+fn describe() {
+    describe_counter!(HTTP_REQUESTS, "Requests answered, by matched route, method and status.");
+    describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time from the parsed head to the finished handler.");
+    describe_gauge!(HTTP_IN_FLIGHT, "Requests being handled now.");
+    describe_counter!(EMBED_TEXTS, "Texts sent to the embedding model, by outcome.");
+    describe_histogram!(EMBED_SECONDS, Unit::Seconds, "Time of one call to the embedding model, without queueing.");
+    describe_histogram!(EMBED_BATCH, "Texts in one call to the embedding model.");
+    describe_gauge!(EMBED_QUEUE, "Texts waiting for the embedding model.");
+    describe_counter!(INDEX_SEARCHES, "Searches run in the database, by leg.");
+    describe_histogram!(
+        INDEX_SECONDS,
+        Unit::Seconds,
+        "Time of one leg's statements, without waiting for a connection."
+    );
+    describe_gauge!(POOL_CONNECTIONS, "Connections of a pool, by state.");
+    describe_histogram!(POOL_ACQUIRE, Unit::Seconds, "Time to get a connection from a pool.");
+}
+
+/// One answered request. `route` is the matched path or `unmatched`.
+pub fn record_http_request(route: &str, method: &str, status: u16, elapsed: Duration) {
+    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+    counter!(HTTP_REQUESTS, &labels).increment(1);
+    histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(elapsed);
+}
+
+/// Counts one request as in flight until dropped, also when its handler panics or its caller leaves.
+#[derive(Debug)]
+pub struct InFlight(());
+
+impl InFlight {
+    /// Starts counting.
+    #[must_use]
+    pub fn start() -> Self {
+        gauge!(HTTP_IN_FLIGHT).increment(1.0);
+        Self(())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        gauge!(HTTP_IN_FLIGHT).decrement(1.0);
+    }
+}
+
+/// One finished call to the embedding model: `texts` of them took `elapsed`; `outcome` is `ok` or `error`.
+pub fn record_embed_call(outcome: &'static str, texts: usize, elapsed: Duration) {
+    counter!(EMBED_TEXTS, "outcome" => outcome).increment(texts as u64);
+    histogram!(EMBED_SECONDS).record(elapsed);
+    histogram!(EMBED_BATCH).record(u32::try_from(texts).unwrap_or(u32::MAX));
+}
+
+/// Texts that were never embedded, by why: `rejected` (queue full) or `abandoned` (the caller left first).
+pub fn record_embed_dropped(outcome: &'static str, texts: usize) {
+    counter!(EMBED_TEXTS, "outcome" => outcome).increment(texts as u64);
+}
+
+/// Texts that wait for the model now.
+pub fn set_embed_queue_depth(texts: usize) {
+    gauge!(EMBED_QUEUE).set(u32::try_from(texts).unwrap_or(u32::MAX));
+}
+
+/// One leg (`vector` or `keyword`) run in the database.
+pub fn record_index_search(leg: &'static str, elapsed: Duration) {
+    counter!(INDEX_SEARCHES, "leg" => leg).increment(1);
+    histogram!(INDEX_SECONDS, "leg" => leg).record(elapsed);
+}
+
+/// The connections of `pool` (`postgres`, later `redis`) by state.
+pub fn set_pool_connections(pool: &'static str, idle: u32, used: u32, max: u32) {
+    for (state, count) in [("idle", idle), ("used", used), ("max", max)] {
+        gauge!(POOL_CONNECTIONS, "pool" => pool, "state" => state).set(count);
+    }
+}
+
+/// One connection taken from `pool` after waiting `elapsed`.
+pub fn record_pool_acquire(pool: &'static str, elapsed: Duration) {
+    histogram!(POOL_ACQUIRE, "pool" => pool).record(elapsed);
+}
