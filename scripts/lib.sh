@@ -91,3 +91,30 @@ install_part() {
     rm -rf "$new.old"
     say "$name: ready ($((SECONDS - began)) s)"
 }
+
+# The folder cargo builds into.
+target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$root/target}"; }
+
+# wait_until_healthy BASE_URL PROCESS: until the server answers; fails when the process ends first.
+wait_until_healthy() {
+    until "${PYTHON:-python3}" "$here/ask.py" healthy "$1"; do
+        kill -0 "$2" 2>/dev/null || return 1
+        sleep 0.2
+    done
+}
+
+# ingest_missing BASE_URL SERVER [LIMIT]: index what documents.py lists, at most LIMIT sources. One that fails is
+# reported and does not stop the others.
+ingest_missing() {
+    local list path source version address number=0 total
+    list=$("${PYTHON:-python3}" "$here/documents.py" "$1" | head -n "${3:-1000}") ||
+        die "cannot list the documentation to index; see above"
+    [[ -n $list ]] || return 0
+    total=$(wc -l <<<"$list")
+    while IFS=$'\t' read -r path source version address; do
+        number=$((number + 1))
+        say "indexing $source $version ($number of $total)"
+        "$2" ingest "$path" --source "$source" --version "$version" ${address:+--url "$address"} </dev/null ||
+            say "warning: $source $version was not indexed"
+    done <<<"$list"
+}
