@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 set -euo pipefail
+shopt -s inherit_errexit # A failure inside $(…) ends the script too.
 umask 022 # What root sets up, the unprivileged Postgres user must be able to read.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -69,6 +70,7 @@ PYTHON
 
 # install_part NAME FOLDER PINS… -- COMMAND…: unless FOLDER was made from the same pins, run COMMAND with an empty
 # folder as last argument and put that in FOLDER's place. An interrupted run leaves FOLDER as it was.
+unfinished=()
 install_part() {
     local name=$1 folder=$2 pins=() stamp new began=$SECONDS
     shift 2
@@ -81,6 +83,8 @@ install_part() {
     [[ -f $folder/.stamp && $(<"$folder/.stamp") == "$stamp" ]] && return
     say "$name: setting up in $folder …"
     new=$(dirname "$folder")/.new-$(basename "$folder")
+    unfinished+=("$new" "$new.old")
+    trap 'rm -rf "${unfinished[@]}"' EXIT
     rm -rf "$new" "$new.old"
     mkdir -p "$new"
     "$@" "$new"
