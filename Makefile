@@ -1,7 +1,7 @@
 # One optimised profile for everything, so that dependencies compile once.
 cargo := cargo
 flags := --release --locked
-shell_scripts := $(shell grep -lE '^\#!.*bash|shellcheck shell=bash' scripts/* .ci/run)
+shell_scripts = $(shell grep -lsE '^\#!.*bash|shellcheck shell=bash' scripts/* .ci/run)
 
 .DEFAULT_GOAL := help
 .PHONY: help run setup test test-long lint fmt bench load clean

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """List the documentation that the first run indexes and the server does not have yet.
 
-    documents.py BASE_URL      prints one line per source: path, id, version and address, separated by tabs
+    documents.py BASE_URL [LIMIT]      one line per source, at most LIMIT: path, id, version and address, with tabs
 
 This repository's docs/ is one source, the README of every direct dependency is one of its own, at the version that
 Cargo.lock names. The crates are read from cargo's local copies; nothing is downloaded.
@@ -10,6 +10,7 @@ Cargo.lock names. The crates are read from cargo's local copies; nothing is down
 import json
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -59,9 +60,10 @@ def present(base):
 
 def main():
     there = present(sys.argv[1])
-    for path, source, version, address in wanted():
-        if (source, version) not in there:
-            print(path, source, version, address, sep="\t")
+    limit = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    missing = (entry for entry in wanted() if entry[1:3] not in there)
+    for entry in islice(missing, limit):
+        print(*entry, sep="\t")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ wait_until_healthy() {
 # reported and does not stop the others.
 ingest_missing() {
     local list path source version address number=0 total
-    list=$("${PYTHON:-python3}" "$here/documents.py" "$1" | head -n "${3:-1000}") ||
+    list=$("${PYTHON:-python3}" "$here/documents.py" "$1" ${3:+"$3"}) ||
         die "cannot list the documentation to index; see above"
     [[ -n $list ]] || return 0
     total=$(wc -l <<<"$list")
