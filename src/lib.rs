@@ -10,3 +10,4 @@
 //! `tests/it/layering.rs` holds the rules of who may import whom.
 
 pub mod runtime;
+pub mod work;
