@@ -11,3 +11,4 @@
 
 pub mod index;
 pub mod runtime;
+pub mod work;
