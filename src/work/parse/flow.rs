@@ -52,7 +52,8 @@ impl Flow {
 
     /// Appends text as it is.
     pub fn text(&mut self, text: &str) {
-        let text = if self.text.is_empty() || self.text.ends_with([' ', '\n']) { text.trim_start_matches(' ') } else { text };
+        let text =
+            if self.text.is_empty() || self.text.ends_with([' ', '\n']) { text.trim_start_matches(' ') } else { text };
         self.text.push_str(text);
     }
 

@@ -52,7 +52,8 @@ impl Reader<'_> {
         if let Some(language) = directive(line) {
             self.flow.flush();
             let end = self.indented_end(at + 1);
-            let body = self.lines[at + 1..end].iter().skip_while(|line| line.is_empty() || line.trim().starts_with(':'));
+            let body =
+                self.lines[at + 1..end].iter().skip_while(|line| line.is_empty() || line.trim().starts_with(':'));
             self.flow.code(language, None, &dedented(body));
             return end;
         }

@@ -18,7 +18,8 @@ impl Info {
     /// Reads `rust,ignore`, `js {1,3}`, `ts [vite.config.ts]`, `{.python .numberLines}`.
     pub fn parse(info: &str) -> Self {
         let word = info.trim().trim_start_matches(['{', '.', ' ']);
-        let end = word.find(|letter: char| !(letter.is_alphanumeric() || "_-+#.".contains(letter))).unwrap_or(word.len());
+        let end =
+            word.find(|letter: char| !(letter.is_alphanumeric() || "_-+#.".contains(letter))).unwrap_or(word.len());
         let language = word[..end].to_lowercase();
         let language = if RUST_ATTRIBUTES.contains(&language.as_str()) { "rust".to_owned() } else { language };
         let attribute = |open: &str, close: char| {
