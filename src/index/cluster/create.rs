@@ -63,9 +63,10 @@ pub(super) async fn data_directory(
     password: &str,
 ) -> Result<(), Error> {
     remove_leftovers(layout)?;
-    let unfinished = layout.root.join(format!("{UNFINISHED}{}", random(4)?));
+    let attempt = random(4)?;
+    let unfinished = layout.root.join(format!("{UNFINISHED}{attempt}"));
     // The password's own file stays ours, and initdb runs as the account: it gets a copy for as long as it runs.
-    let copy = unfinished.with_extension("password");
+    let copy = layout.root.join(format!("{UNFINISHED}{attempt}-password"));
     account.private_directory(&unfinished)?;
     replace(&copy, password)?;
     account.own(&copy)?;

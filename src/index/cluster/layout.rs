@@ -4,6 +4,7 @@
 //! $DATA/cluster/              of the invoking user
 //!   password                  of the database's superuser, 0600
 //!   control.lock users.lock   who starts and stops, who is there
+//!   data.unfinished-*         while initdb makes it, or a leftover that the next start removes
 //!   data/                     what initdb made; of the account Postgres runs as, like the next two
 //!   log/                      a week of Postgres' own log
 //!   socket/                   the only door; in /tmp where its path would be too long

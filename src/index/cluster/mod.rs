@@ -64,8 +64,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The usual cluster of a data directory: 100 connections (a few pools), 128 MB of page memory (50,000 chunks with
-    /// their indexes fit beside the kernel's cache).
+    /// The usual cluster of a data directory: 100 connections (a few pools), 128 MB of page memory
+    /// (Postgres' own default; the kernel's cache does the rest).
     #[must_use]
     pub fn new(data_dir: PathBuf, postgres_dir: PathBuf) -> Self {
         Self { data_dir, postgres_dir, max_connections: 100, shared_buffers_mb: 128, database: USER.to_owned() }
@@ -143,8 +143,8 @@ impl Cluster {
         self.bring_up(&control).await
     }
 
-    /// Keeps the server running until the lifecycle stops: a killed one is back within a second or two. A restart that
-    /// fails is logged and tried again after 2, 4, … at most 30 s; meanwhile the process answers what it can.
+    /// Keeps the server running until the lifecycle stops: one that was killed, or stopped by hand, is back within a
+    /// second and its recovery. A restart that fails is logged and tried again after 2, 4, … at most 30 s; meanwhile the process answers what it can.
     ///
     /// # Errors
     /// Never; the signature is that of a background task.

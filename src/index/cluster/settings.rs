@@ -32,7 +32,7 @@ full_page_writes = on
 # Size. The pools of serve, a worker and a few command lines share the connections.
 max_connections = {max_connections}
 shared_buffers = {shared_buffers_mb}MB
-# An HNSW graph that outgrows this is built from disk, many times slower; 50,000 vectors of 384 take about 120 MB.
+# An HNSW graph that outgrows this while it is built is finished on disk, many times slower.
 maintenance_work_mem = 256MB
 
 # Searches take a few milliseconds: compiling them, or starting parallel workers, costs more than it saves.
@@ -42,13 +42,13 @@ max_parallel_workers = 2
 # A parallel HNSW build puts all of maintenance_work_mem in /dev/shm, of which a container has 64 MB: it would fail.
 # Whoever knows that there is room raises this for one session.
 max_parallel_maintenance_workers = 0
-# Data on SSD: an index page costs about as much as the next page of a table.
+# Indexes live in memory or on SSD, where another page costs about as much as the next one.
 random_page_cost = 1.1
 
 # A statement whose caller has gone ends within a second instead of running to its end.
 client_connection_check_interval = '1s'
 
-# Vectors and page images make most of the log; compressing the images costs little and halves what is synced.
+# After each checkpoint the first change of a page writes all of it; compressed, an import syncs less.
 wal_compression = on
 # Five minutes at most lie between a crash and the checkpoint that recovery starts from.
 checkpoint_timeout = '5min'

@@ -24,7 +24,7 @@ use super::{
 /// The database that initdb makes, from which ours is created.
 const FIRST_DATABASE: &str = "postgres";
 
-/// The first pause between two questions to a server that starts; it takes about 60 ms when all is well.
+/// The first pause between two questions to a server that starts; it takes 50 to 100 ms when all is well.
 const ASK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The longest such pause: recovery takes seconds, and each refused question is a line in its log.
