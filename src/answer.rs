@@ -88,7 +88,7 @@ pub struct Passage {
     pub metadata: Value,
     /// What the order is by: 0 to 1 when fused, else the leg's own score. Comparable within one answer only.
     pub score: f32,
-    /// Cosine similarity to the query; null when only words found it.
+    /// Cosine similarity to the query; null when it is not known.
     pub similarity: Option<f32>,
     /// The score of each leg; only with `explain=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,11 +107,11 @@ pub struct Highlight {
 /// How a result came to its score.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Explain {
-    /// Place in the vector leg, from 1.
+    /// Place in the vector leg, from 1; null when only words found it.
     pub vector_rank: Option<usize>,
     /// Cosine similarity.
     pub vector_similarity: Option<f32>,
-    /// Place in the keyword leg, from 1.
+    /// Place in the keyword leg, from 1; null when only vectors found it.
     pub keyword_rank: Option<usize>,
     /// BM25 score.
     pub keyword_score: Option<f32>,
@@ -189,12 +189,12 @@ impl Passage {
             language: passage.language,
             metadata: passage.metadata,
             score: ranked.score,
-            similarity: ranked.vector.map(|(_, similarity)| similarity),
+            similarity: ranked.similarity,
             explain: query.explain.then(|| Explain {
-                vector_rank: ranked.vector.map(|(rank, _)| rank),
-                vector_similarity: ranked.vector.map(|(_, similarity)| similarity),
-                keyword_rank: ranked.keyword.map(|(rank, _)| rank),
-                keyword_score: ranked.keyword.map(|(_, score)| score),
+                vector_rank: ranked.vector_rank,
+                vector_similarity: ranked.similarity,
+                keyword_rank: ranked.keyword_rank,
+                keyword_score: ranked.keyword_score,
                 fused: ranked.score,
             }),
         }

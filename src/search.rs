@@ -30,11 +30,12 @@ use crate::{
     index::{
         Catalog, Index, Resolved,
         generations::ModelIdentity,
+        keywords::Weighted,
         terms,
         vectors::{self, Model},
     },
     query::{Cursor, MAX_DEPTH, Mode, Query},
-    rank::{self, Candidate, Ranked},
+    rank::{self, Candidate, Fusion, Leg, Ranked},
 };
 
 /// Results of each leg that are fused. More change the order hardly, and cost time.
@@ -106,12 +107,25 @@ struct Found {
 #[derive(Default)]
 struct VectorLeg {
     hits: Vec<Candidate>,
+    /// Similarities of what only words found.
+    others: Vec<Candidate>,
+    model: Option<Model>,
     /// The query's vector, for searching deeper.
     vector: Option<Vector>,
     query_truncated: bool,
     /// Some of the documents were embedded by another model and could not be compared.
     partial: bool,
     embed: Duration,
+    search: Duration,
+}
+
+/// What the keyword leg brought.
+#[derive(Default)]
+struct KeywordLeg {
+    hits: Vec<Candidate>,
+    /// Scores of what only vectors found.
+    others: Vec<Candidate>,
+    weighted: Option<Weighted>,
     search: Duration,
 }
 
@@ -200,28 +214,32 @@ impl Search {
     ) -> Result<(Found, Option<Vector>), Error> {
         let (vector, keyword) = tokio::join!(
             async {
-                if query.mode == Mode::Keyword {
-                    return Ok(VectorLeg::default());
+                match query.mode {
+                    Mode::Keyword => Ok(VectorLeg::default()),
+                    Mode::Hybrid | Mode::Vector => self.vector_leg(query, resolved, vector, depth).await,
                 }
-                self.vector_leg(query, resolved, vector, depth).await
             },
             async {
-                let started = Instant::now();
-                if query.mode == Mode::Vector {
-                    return Ok((Vec::new(), Duration::ZERO));
+                match query.mode {
+                    Mode::Vector => Ok(KeywordLeg::default()),
+                    Mode::Hybrid | Mode::Keyword => self.keyword_leg(query, resolved, depth).await,
                 }
-                let hits = self.index.matching(resolved, &terms::of_query(&query.text), depth).await?;
-                Ok((candidates(&hits), started.elapsed()))
             }
         );
-        let (vector, keyword, degraded) = settle(query.mode, vector, keyword)?;
-        let (keyword, keyword_took) = keyword;
+        let (mut vector, mut keyword, degraded) = settle(query.mode, vector, keyword)?;
         let ranking = Instant::now();
-        let ranked = rank::fuse(&vector.hits, &keyword, &query.rank);
+        if query.mode == Mode::Hybrid && query.rank.fusion == Fusion::Weighted {
+            self.complete(&mut vector, &mut keyword).await?;
+        }
+        let legs = (
+            Leg { found: &vector.hits, others: &vector.others },
+            Leg { found: &keyword.hits, others: &keyword.others },
+        );
+        let ranked = rank::fuse(legs.0, legs.1, &query.rank);
         let timings = Timings {
             embed: (query.mode != Mode::Keyword).then_some(vector.embed),
             vector: (query.mode != Mode::Keyword).then_some(vector.search),
-            keyword: (query.mode != Mode::Vector).then_some(keyword_took),
+            keyword: (query.mode != Mode::Vector).then_some(keyword.search),
             rank: ranking.elapsed(),
             ..Timings::default()
         };
@@ -229,6 +247,40 @@ impl Search {
         let full = ranked.len() >= usize::from(depth);
         let found = Found { ranked, full, degraded, query_truncated: vector.query_truncated, timings };
         Ok((found, vector.vector))
+    }
+
+    /// Looks up each leg's score of what only the other found.
+    async fn complete(&self, vector: &mut VectorLeg, keyword: &mut KeywordLeg) -> Result<(), Error> {
+        let missing = |of: &[Candidate], among: &[Candidate]| -> Vec<i64> {
+            let known: HashSet<i64> = of.iter().map(|candidate| candidate.chunk_id).collect();
+            among.iter().map(|candidate| candidate.chunk_id).filter(|id| !known.contains(id)).collect()
+        };
+        let (no_similarity, no_score) = (missing(&vector.hits, &keyword.hits), missing(&keyword.hits, &vector.hits));
+        let (similarities, scores) = tokio::join!(
+            async {
+                match (&vector.vector, vector.model) {
+                    (Some(query), Some(model)) if !no_similarity.is_empty() => {
+                        self.index.similarities(model, query, &no_similarity).await
+                    }
+                    _ => Ok(Vec::new()),
+                }
+            },
+            async {
+                match &keyword.weighted {
+                    Some(weighted) if !no_score.is_empty() => self.index.keyword_scores(weighted, &no_score).await,
+                    _ => Ok(Vec::new()),
+                }
+            }
+        );
+        vector.others = candidates(&similarities?);
+        keyword.others = candidates(&scores?);
+        Ok(())
+    }
+
+    async fn keyword_leg(&self, query: &Query, resolved: &Resolved, depth: u16) -> Result<KeywordLeg, Error> {
+        let started = Instant::now();
+        let (hits, weighted) = self.index.matching(resolved, &terms::of_query(&query.text), depth).await?;
+        Ok(KeywordLeg { hits: candidates(&hits), weighted, search: started.elapsed(), ..KeywordLeg::default() })
     }
 
     async fn vector_leg(
@@ -257,6 +309,8 @@ impl Search {
         let partial = resolved.generations.iter().any(|generation| generation.model_id != model.id);
         Ok(VectorLeg {
             hits: candidates(&hits),
+            others: Vec::new(),
+            model: Some(model),
             vector: Some(vector),
             query_truncated,
             partial,
@@ -296,8 +350,6 @@ impl From<&Identity> for ModelIdentity {
 fn candidates(hits: &[vectors::Hit]) -> Vec<Candidate> {
     hits.iter().map(|hit| Candidate { chunk_id: hit.chunk_id, score: hit.score }).collect()
 }
-
-type KeywordLeg = (Vec<Candidate>, Duration);
 
 /// What is left of two legs, and the reason when that is not all; an error when nothing is.
 fn settle(

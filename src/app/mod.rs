@@ -217,7 +217,8 @@ impl Settings {
             }
             EmbedProvider::Remote => {
                 let mut remote = embed::RemoteConfig::new(self.embed_url.clone(), self.embed_model.clone());
-                remote.api_key = (!self.embed_api_key.0.is_empty()).then(|| embed::ApiKey::new(self.embed_api_key.0.clone()));
+                remote.api_key =
+                    (!self.embed_api_key.0.is_empty()).then(|| embed::ApiKey::new(self.embed_api_key.0.clone()));
                 embed::Backend::Remote(remote)
             }
             EmbedProvider::Fake => embed::Backend::Fake(embed::FakeConfig::default()),

@@ -293,10 +293,10 @@ async fn write_words(
 ) -> Result<(), Error> {
     let weights: Vec<SparseVector> =
         chunks.iter().map(|chunk| SparseVector::from_map(chunk.terms.weights(), DIMENSIONS)).collect();
-    // The terms are the places of the sparse vector that are not zero; its text form counts from one.
-    let terms: Vec<String> = weights
+    // Arrays of one length cannot be nested with others', so each chunk's words go as text.
+    let terms: Vec<String> = chunks
         .iter()
-        .map(|weights| weights.indices().iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+        .map(|chunk| chunk.terms.words().iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
         .collect();
     sqlx::query(
         "insert into chunk_words (chunk_id, version_id, born, terms, weights)

@@ -1,8 +1,8 @@
 //! The keyword leg: real BM25 inside Postgres.
 //!
 //! Each chunk holds its terms (an array with a GIN index, to find candidates) and their saturated frequencies (a sparse
-//! vector, to score them): the inner product with the query's inverse document frequencies is the BM25 score. Document
-//! frequencies are summed over the generations that the query names, so other sources never change its answer.
+//! vector, to score them): the inner product with the query's inverse document frequencies is the BM25 score, to which
+//! words that stand side by side in both add. Document frequencies are summed over the generations that the query names, so other sources never change its answer.
 //! Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009.
 
 use std::{collections::HashMap, time::Instant};
@@ -12,7 +12,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{
     Error, Index, Resolved,
-    terms::{DIMENSIONS, QueryTerm},
+    terms::{DIMENSIONS, QueryTerms},
     vectors::{Hit, by_score},
 };
 use crate::runtime::metrics;
@@ -27,35 +27,55 @@ const MAX_SCORED: i64 = 10_000;
 
 /// A query's terms with their weights in the resolved generations.
 #[derive(Clone, Debug)]
-struct Weighted {
+pub struct Weighted {
     /// Terms that some chunk has, rarest first, with how many chunks have it.
     by_rarity: Vec<(i32, i64)>,
-    /// Term to inverse document frequency times the term's weight in the query.
+    /// Word or pair to how much it tells, times its weight in the query.
     weights: SparseVector,
 }
 
 impl Index {
-    /// The chunks of `resolved` that score best for `terms`, best first.
+    /// The chunks of `resolved` that score best for `terms`, best first, and the weights they were scored by; none of both
+    /// when no chunk has any of the words.
     ///
     /// # Errors
     /// When the database does not answer in time.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the statement to its time limit and gives the connection back, or closes it.
-    pub async fn matching(&self, resolved: &Resolved, terms: &[QueryTerm], limit: u16) -> Result<Vec<Hit>, Error> {
-        if terms.is_empty() {
-            return Ok(Vec::new());
+    pub async fn matching(
+        &self,
+        resolved: &Resolved,
+        terms: &QueryTerms,
+        limit: u16,
+    ) -> Result<(Vec<Hit>, Option<Weighted>), Error> {
+        if terms.terms.is_empty() {
+            return Ok((Vec::new(), None));
         }
         let mut connection = self.pools.read().await?;
         let started = Instant::now();
         let weighted = weigh(&mut connection, resolved, terms).await?;
-        let mut hits = match weighted {
-            Some(weighted) => score(&mut connection, resolved, &weighted, limit).await?,
+        let mut hits = match &weighted {
+            Some(weighted) => score(&mut connection, resolved, weighted, limit).await?,
             None => Vec::new(),
         };
         hits.sort_by(by_score);
         metrics::record_index_search("keyword", started.elapsed());
-        Ok(hits)
+        Ok((hits, weighted))
+    }
+
+    /// The keyword scores of these chunks.
+    ///
+    /// # Errors
+    /// When the database does not answer in time.
+    pub async fn keyword_scores(&self, weighted: &Weighted, chunk_ids: &[i64]) -> Result<Vec<Hit>, Error> {
+        let mut connection = self.pools.read().await?;
+        let rows = sqlx::query("select chunk_id, (-(weights <#> $1))::real from chunk_words where chunk_id = any($2)")
+            .bind(&weighted.weights)
+            .bind(chunk_ids)
+            .fetch_all(&mut *connection)
+            .await?;
+        rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()
     }
 }
 
@@ -63,9 +83,9 @@ impl Index {
 async fn weigh(
     connection: &mut PgConnection,
     resolved: &Resolved,
-    terms: &[QueryTerm],
+    terms: &QueryTerms,
 ) -> Result<Option<Weighted>, Error> {
-    let ids: Vec<i32> = terms.iter().map(|term| term.id).collect();
+    let ids: Vec<i32> = terms.terms.iter().map(|term| term.id).collect();
     let rows = sqlx::query(
         "select term, sum(chunks)::bigint from generation_terms
          where generation_id = any($1) and term = any($2)
@@ -81,11 +101,15 @@ async fn weigh(
     let by_rarity: Vec<(i32, i64)> =
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?;
     let chunks = resolved.chunks();
-    let in_query: HashMap<i32, f32> = terms.iter().map(|term| (term.id, term.weight)).collect();
-    let weights: HashMap<i32, f32> = by_rarity
-        .iter()
-        .map(|&(term, found)| (term, inverse_document_frequency(chunks, found) * in_query.get(&term).unwrap_or(&0.0)))
-        .collect();
+    let tells: HashMap<i32, f32> =
+        by_rarity.iter().map(|&(term, found)| (term, inverse_document_frequency(chunks, found))).collect();
+    let words = terms.terms.iter().filter_map(|term| Some((term.id, tells.get(&term.id)? * term.weight)));
+    // A pair tells as much as its words on average.
+    let pairs = terms.pairs.iter().filter_map(|pair| {
+        let (first, second) = (tells.get(&pair.first)?, tells.get(&pair.second)?);
+        Some((pair.id, f32::midpoint(*first, *second)))
+    });
+    let weights: HashMap<i32, f32> = words.chain(pairs).collect();
     Ok(Some(Weighted { by_rarity, weights: SparseVector::from_map(&weights, DIMENSIONS) }))
 }
 

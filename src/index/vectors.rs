@@ -122,6 +122,23 @@ impl Index {
         metrics::record_index_search("vector", started.elapsed());
         Ok(hits)
     }
+
+    /// The cosine similarities of these chunks to `vector`; those without a vector of `model` are left out.
+    ///
+    /// # Errors
+    /// When the database does not answer in time.
+    pub async fn similarities(&self, model: Model, vector: &[f32], chunk_ids: &[i64]) -> Result<Vec<Hit>, Error> {
+        let mut connection = self.pools.read().await?;
+        let rows = sqlx::query(
+            "select chunk_id, (1 - (embedding <=> $1))::real from chunk_vectors where chunk_id = any($2) and model_id = $3",
+        )
+        .bind(HalfVector::from_f32_slice(vector))
+        .bind(chunk_ids)
+        .bind(model.id)
+        .fetch_all(&mut *connection)
+        .await?;
+        rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()
+    }
 }
 
 /// Best first; equal scores in the order of the chunks, so that an answer is the same every time.

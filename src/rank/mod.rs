@@ -5,7 +5,7 @@
 
 mod fuse;
 
-pub use fuse::fuse;
+pub use fuse::{Leg, fuse};
 
 /// A candidate of one leg, best first in its list.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,26 +52,30 @@ pub struct Options {
     pub min_keyword_score: Option<f32>,
 }
 
-/// A result with where it stood in each leg.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A result with what each leg says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ranked {
     /// The chunk.
     pub chunk_id: i64,
     /// The score that decides the order: 0 to 1 when two legs are fused, the leg's own when there is one.
     pub score: f32,
-    /// Place (from 1) and cosine similarity, when the vector leg found it.
-    pub vector: Option<(usize, f32)>,
-    /// Place (from 1) and BM25 score, when the keyword leg found it.
-    pub keyword: Option<(usize, f32)>,
+    /// Place in the vector leg, from 1, when that found it.
+    pub vector_rank: Option<usize>,
+    /// Cosine similarity, when it is known.
+    pub similarity: Option<f32>,
+    /// Place in the keyword leg, from 1, when that found it.
+    pub keyword_rank: Option<usize>,
+    /// BM25 score, when it is known.
+    pub keyword_score: Option<f32>,
 }
 
 impl Ranked {
     fn meets(&self, options: &Options) -> bool {
-        let above = |minimum: Option<f32>, leg: Option<(usize, f32)>| {
-            minimum.zip(leg).is_some_and(|(minimum, (_, score))| score >= minimum)
+        let above = |minimum: Option<f32>, score: Option<f32>| {
+            minimum.zip(score).is_some_and(|(minimum, score)| score >= minimum)
         };
         (options.min_similarity.is_none() && options.min_keyword_score.is_none())
-            || above(options.min_similarity, self.vector)
-            || above(options.min_keyword_score, self.keyword)
+            || above(options.min_similarity, self.similarity)
+            || above(options.min_keyword_score, self.keyword_score)
     }
 }
