@@ -1,11 +1,6 @@
 //! Which pieces make a chunk: sections are filled evenly, then small neighbours share one.
 
-use super::{
-    context::Contexts,
-    piece::Piece,
-    split::balance,
-    weight::Scale,
-};
+use super::{context::Contexts, piece::Piece, split::balance, weight::Scale};
 use crate::work::parse::{Block, BlockKind, Page};
 
 /// Sections lighter than this share a chunk with a neighbour: alone they say too little to be found by meaning.
@@ -106,7 +101,8 @@ fn join<'a>(page: &Page, last: &mut Draft<'a>, next: Draft<'a>, scale: &Scale) {
 /// What the headings weigh that become part of the content when the drafts are joined.
 fn headings_weight(page: &Page, last: &Draft, next: &Draft, scale: &Scale) -> usize {
     let common = common(last.section, next.section).len();
-    let above = if common < last.section.len() { headings(&page.blocks[last.pieces[0].block], common) } else { String::new() };
+    let above =
+        if common < last.section.len() { headings(&page.blocks[last.pieces[0].block], common) } else { String::new() };
     scale.weigh(&above) + scale.weigh(&headings(&page.blocks[next.pieces[0].block], common))
 }
 

@@ -75,7 +75,7 @@ fn collect<'a>(
 fn cut(text: &str, boundary: Boundary) -> Vec<&str> {
     match boundary {
         Boundary::BlankLine => groups(text.split_inclusive('\n'), text, |group, line| {
-            !(text[..group.end].ends_with("\n\n") && !line.trim().is_empty())
+            !text[..group.end].ends_with("\n\n") || line.trim().is_empty()
         }),
         Boundary::Line => text.split_inclusive('\n').collect(),
         Boundary::Sentence => text.split_sentence_bounds().collect(),

@@ -52,7 +52,8 @@ impl Flow {
 
     /// Appends text as it is.
     pub fn text(&mut self, text: &str) {
-        let text = if self.text.is_empty() || self.text.ends_with([' ', '\n']) { text.trim_start_matches(' ') } else { text };
+        let text =
+            if self.text.is_empty() || self.text.ends_with([' ', '\n']) { text.trim_start_matches(' ') } else { text };
         self.text.push_str(text);
     }
 
@@ -138,6 +139,8 @@ impl Flow {
         if text.is_empty() {
             return;
         }
+        // A code title stands right above its code.
+        self.code_title = None;
         let lead = self.lead.take();
         let depth = self.lists.len().min(INDENT_LIMIT);
         let kind = match (depth, lead) {
@@ -166,8 +169,9 @@ impl Flow {
 
     /// Files a code block, unless it is blank.
     pub fn code(&mut self, language: Option<String>, title: Option<String>, code: &str) {
+        let above = self.code_title.take().filter(|_| self.text.trim().is_empty());
         self.flush();
-        let title = title.or(self.code_title.take()).filter(|title| title.len() <= INFO_LIMIT);
+        let title = title.or(above).filter(|title| title.len() <= INFO_LIMIT);
         let language = language.filter(|language| language.len() <= INFO_LIMIT);
         let code = code.trim_end().trim_start_matches('\n');
         if !code.trim().is_empty() {

@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_rule_is_no_front_matter() {
-        for text in ["---\n\nSome text.\n\n---\nMore", "---\ntitle: x\n", "--- \ntext", "text\n---\na: b\n---\n", "---"] {
+        for text in ["---\n\nSome text.\n\n---\nMore", "---\ntitle: x\n", "--- \ntext", "text\n---\na: b\n---\n", "---"]
+        {
             assert_eq!(split(text), (Map::new(), text));
         }
     }

@@ -87,10 +87,12 @@ pub fn classes(element: &Element) -> impl Iterator<Item = &str> {
 /// Whether a reader sees nothing of the element, or nothing that belongs to the page's text.
 pub fn is_silent(element: &Element) -> bool {
     let style = || attribute(element, "style").is_some_and(|style| style.replace(' ', "").contains("display:none"));
-    let role = || attribute(element, "role").is_some_and(|role| matches!(role, "navigation" | "search" | "contentinfo"));
+    let role =
+        || attribute(element, "role").is_some_and(|role| matches!(role, "navigation" | "search" | "contentinfo"));
     let note = || {
         attribute(element, "role") == Some("note")
-            || classes(element).any(|class| class.split(['-', '_']).any(|part| NOTE_CLASSES.split(' ').any(|note| note == part)))
+            || classes(element)
+                .any(|class| class.split(['-', '_']).any(|part| NOTE_CLASSES.split(' ').any(|note| note == part)))
     };
     listed(SILENT, &element.name.local)
         || (&*element.name.local == "aside" && !note())
@@ -104,10 +106,12 @@ pub fn is_silent(element: &Element) -> bool {
 /// The code language that the element's classes or attributes name.
 pub fn language(element: &Element) -> Option<String> {
     let data = attribute(element, "data-lang").or_else(|| attribute(element, "data-language"));
-    let marked = || classes(element).find_map(|class| {
-        let marks = ["language-", "lang-", "highlight-source-", "highlight-", "src-"];
-        marks.iter().find_map(|mark| class.strip_prefix(mark))
-    });
+    let marked = || {
+        classes(element).find_map(|class| {
+            let marks = ["language-", "lang-", "highlight-source-", "highlight-", "src-"];
+            marks.iter().find_map(|mark| class.strip_prefix(mark))
+        })
+    };
     let mut words = classes(element).skip_while(|class| !matches!(*class, "sourceCode" | "brush:" | "rust"));
     let named = || match (words.next(), words.next()) {
         (Some("rust"), _) => Some("rust"),

@@ -34,12 +34,11 @@ pub fn walk(flow: &mut Flow, root: NodeRef<'_>) {
         match step {
             Step::Leave(end) => leave(flow, end),
             Step::Enter(node) => {
-                let descend = match node.element_ref() {
-                    Some(element) => enter(flow, &node, &element, &mut steps),
-                    None => {
-                        text(flow, &node);
-                        true
-                    }
+                let descend = if let Some(element) = node.element_ref() {
+                    enter(flow, &node, &element, &mut steps)
+                } else {
+                    text(flow, &node);
+                    true
                 };
                 if descend {
                     steps.extend(node.children_it(true).map(Step::Enter));
@@ -157,15 +156,15 @@ fn in_body_only(header: &NodeRef<'_>) -> bool {
 /// mdBook's `<Listing number= caption= file-name=>` around a code block.
 fn listing(flow: &mut Flow, element: &Element) {
     flow.flush();
-    if let Some(file) = elements::attribute(element, "file-name") {
-        flow.title_code(file);
-    }
     if let Some(caption) = elements::attribute(element, "caption") {
         if let Some(number) = elements::attribute(element, "number") {
             flow.collapsed(&format!("Listing {number}: "));
         }
         flow.collapsed(caption);
         flow.flush();
+    }
+    if let Some(file) = elements::attribute(element, "file-name") {
+        flow.title_code(file);
     }
 }
 

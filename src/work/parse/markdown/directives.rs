@@ -148,14 +148,14 @@ fn without_includes(line: &str) -> Option<Cow<'_, str>> {
     while let Some(start) = rest.find("{{#") {
         let (before, from) = rest.split_at(start);
         kept.push_str(before);
-        let name = from[3..].split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next().unwrap_or("");
+        let name =
+            from[3..].split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next().unwrap_or("");
         let end = from.find("}}").filter(|_| INCLUDES.contains(&name) && !before.ends_with('\\'));
-        match end {
-            Some(end) => rest = &from[end + 2..],
-            None => {
-                kept.push_str("{{#");
-                rest = &from[3..];
-            }
+        if let Some(end) = end {
+            rest = &from[end + 2..];
+        } else {
+            kept.push_str("{{#");
+            rest = &from[3..];
         }
     }
     kept.push_str(rest);

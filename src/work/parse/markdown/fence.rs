@@ -37,7 +37,8 @@ impl Fence {
 /// What follows a list marker, or the line itself.
 fn after_marker(line: &str) -> &str {
     let digits = line.trim_start_matches(|letter: char| letter.is_ascii_digit());
-    let marker = if digits.len() < line.len() { digits.strip_prefix(['.', ')']) } else { line.strip_prefix(['-', '*', '+']) };
+    let marker =
+        if digits.len() < line.len() { digits.strip_prefix(['.', ')']) } else { line.strip_prefix(['-', '*', '+']) };
     match marker {
         Some(rest) if rest.starts_with(' ') => rest.trim_start(),
         _ => line,

@@ -27,7 +27,8 @@ pub fn read(flow: &mut Flow, path: &str, text: &str) {
         | Options::ENABLE_TASKLISTS
         | Options::ENABLE_HEADING_ATTRIBUTES
         | Options::ENABLE_GFM;
-    let mut reader = Reader { flow, closed: closed_names(&text), quotations: Vec::new(), code: None, html: String::new() };
+    let mut reader =
+        Reader { flow, closed: closed_names(&text), quotations: Vec::new(), code: None, html: String::new() };
     for event in Parser::new_ext(&text, options) {
         reader.event(event);
     }
