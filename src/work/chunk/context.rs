@@ -73,7 +73,7 @@ impl<'a> Contexts<'a> {
         let budget = limit.saturating_sub(1).max(1);
         // Far more characters than fit are not even looked at.
         let near: String = text.chars().take(CONTEXT_LIMIT * 10).collect();
-        let parts = split(&near, &[Boundary::Word, Boundary::Character], budget, self.scale);
+        let parts = split(&near, &[Boundary::Word, Boundary::Mark, Boundary::Character], budget, self.scale);
         format!("{}…", parts.first().map_or("", |part| part.trim_end()))
     }
 }

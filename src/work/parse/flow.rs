@@ -158,6 +158,7 @@ impl Flow {
             self.text = text;
             return;
         }
+        let text = text.replace('`', "");
         let words: Vec<&str> = text.split_whitespace().collect();
         self.outline.heading(level, &words.join(" "));
     }

@@ -93,17 +93,27 @@ fn strip_tags(text: &str, out: &mut String) {
         } else if piece.starts_with('<') {
             keep_label(piece, out);
         }
-        rest = after;
+        // A tag between two blanks leaves one of them.
+        let twice = dropped && out.ends_with(' ') && after.starts_with(' ');
+        rest = &after[usize::from(twice)..];
     }
     out.push_str(rest);
 }
 
-/// The length of the code span that opens here, or of its backticks when nothing closes them on the line.
+/// The length of the code span that opens here; of the rest of its line when nothing closes it there.
 fn code_span_length(text: &str) -> usize {
-    let run = text.len() - text.trim_start_matches('`').len();
-    let line = &text[run..text.find('\n').unwrap_or(text.len()).max(run)];
-    let close = line.find(&text[..run]);
-    close.map_or_else(|| run + line.len(), |close| run + close + run)
+    let open = text.len() - text.trim_start_matches('`').len();
+    let mut run = 0;
+    for (position, byte) in text.bytes().enumerate().skip(open) {
+        run = if byte == b'`' { run + 1 } else { 0 };
+        if run == open {
+            return position + 1;
+        }
+        if byte == b'\n' {
+            return position;
+        }
+    }
+    text.len()
 }
 
 /// The length of the tag that opens here; as an error, that of the text which turned out to be none.
