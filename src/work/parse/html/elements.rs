@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
-use dom_query::Element;
+use dom_query::{Element, NodeRef};
 
 /// Every element of the HTML standard that a documentation page may use, and the obsolete ones that browsers know.
 const KNOWN: &str = "a abbr acronym address applet area article aside audio b base bdi bdo big blockquote body br button \
@@ -31,9 +31,10 @@ footer form header hgroup html main menu nav p search section summary";
 const SILENT: &str = "audio button canvas datalist dialog embed footer head iframe input link meta nav noscript object \
 script select style svg template textarea title video";
 
-/// Classes of links that only point at their own heading, of line numbers, and of text for no eye.
+/// Classes of links that only point at their own heading, of line numbers, of code that examples hide, of rustdoc's
+/// margin, and of text for no eye.
 const SILENT_CLASSES: &str = "headerlink header-anchor anchor-link anchorjs-link heading-anchor hash-link line-number \
-line-numbers line-numbers-rows lineno linenos linenodiv gutter sr-only visually-hidden vp-copy-ignore copy-button \
+line-numbers line-numbers-rows lineno linenos linenodiv gutter sr-only visually-hidden boring rightside footnote-reference footnote-ref vp-copy-ignore copy-button \
 copybtn";
 
 /// Classes of asides that belong to the text.
@@ -95,6 +96,13 @@ pub fn is_silent(element: &Element) -> bool {
         || classes(element).any(|class| listed(SILENT_CLASSES, class))
         || style()
         || role()
+}
+
+/// Whether the element is a link that only offers its own address: `§`, `#`.
+pub fn is_permalink(node: &NodeRef<'_>, element: &Element) -> bool {
+    &*element.name.local == "a"
+        && attribute(element, "href").is_some_and(|target| target.starts_with('#'))
+        && !node.text().chars().any(char::is_alphanumeric)
 }
 
 /// The code language that the element's classes or attributes name.

@@ -28,6 +28,18 @@ fn the_main_content_is_read_without_what_surrounds_it() {
 }
 
 #[test]
+fn a_signature_is_a_heading_with_its_bounds() {
+    let page = "<h1>Vec</h1><section><a href='#m'>§</a><h4 class=code-header>pub fn <a href=x>len</a>(&amp;self)\
+        <div class=where>where T: Copy,</div></h4></section><p>Length<sup class=footnote-reference>1</sup>.</p>\
+        <pre class=rust><span class=boring>hidden\n</span>let a;</pre>";
+    insta::assert_snapshot!(html(page), @"
+    # Vec
+    pub fn len(&self) where T: Copy, | prose | Length.
+    pub fn len(&self) where T: Copy, | code rust | let a;
+    ");
+}
+
+#[test]
 fn the_title_falls_back_to_the_head() {
     assert!(html("<title>Head\n title</title><p>x").starts_with("# Head title\n"));
     assert!(html("<p>x").starts_with("# Page\n"));

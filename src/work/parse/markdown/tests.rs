@@ -14,7 +14,7 @@ fn mdx(text: &str) -> String {
 fn links_images_and_emphasis_become_text() {
     insta::assert_snapshot!(markdown("# T {#id}\nA [link `x`](u) and\n**bold** ![alt](i) &lt;b&gt; ~~no~~[^1] <kbd>Ctrl</kbd>\n<br>next Vec<T> <https://a.b>\n\n[^1]: Note."), @"
     # T
-     | prose | A link `x` and bold alt <b> ~~no~~[^1] Ctrl ⏎next Vec<T> https://a.b
+     | prose | A link `x` and bold alt <b> ~~no~~[^1] Ctrl⏎next Vec<T> https://a.b
      | prose | [^1]: Note.
     ");
 }
