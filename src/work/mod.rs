@@ -1,4 +1,6 @@
-//! Off the request path: what turns documentation files into passages that can be searched.
+//! Off the request path: what turns documentation files into a published generation.
 
 pub mod chunk;
+pub mod files;
+pub mod import;
 pub mod parse;
