@@ -45,17 +45,24 @@ impl<'a> Contexts<'a> {
         self.scale.room().saturating_sub(self.of(section).weight + 2).max(1)
     }
 
-    /// The whole path, else one with its middle left out, else the beginnings of title and last section.
+    /// The whole path, else the end of it with the nearest parent, whole or cut, else the beginnings of title and last
+    /// section: what stands nearest says most.
     fn build(&self, section: &[String]) -> Context {
         let path: Vec<&str> = section.iter().map(String::as_str).collect();
-        let mut candidates = vec![join(self.title, &path)];
-        if let [first, .., last] = path.as_slice() {
-            candidates.extend([join(self.title, &[first, "…", last]), join(self.title, &["…", last])]);
-        }
-        for text in candidates {
+        let fitting = |path: &[&str]| {
+            let text = join(self.title, path);
             let weight = self.scale.weigh(&text);
-            if weight <= self.limit {
-                return Context { text, weight };
+            (weight <= self.limit).then_some(Context { text, weight })
+        };
+        if let Some(context) = fitting(&path) {
+            return context;
+        }
+        if let [above @ .., parent, last] = path.as_slice() {
+            let short = self.beginning(parent, self.limit / 3);
+            let cut = usize::from(above.is_empty());
+            let candidates = [&["…", *parent, *last][cut..], &["…", &short, *last][cut..], &["…", *last]];
+            if let Some(context) = candidates.into_iter().find_map(fitting) {
+                return context;
             }
         }
         let text = match path.last() {
@@ -73,7 +80,7 @@ impl<'a> Contexts<'a> {
         let budget = limit.saturating_sub(1).max(1);
         // Far more characters than fit are not even looked at.
         let near: String = text.chars().take(CONTEXT_LIMIT * 10).collect();
-        let parts = split(&near, &[Boundary::Word, Boundary::Character], budget, self.scale);
+        let parts = split(&near, &[Boundary::Word, Boundary::Mark, Boundary::Character], budget, self.scale);
         format!("{}…", parts.first().map_or("", |part| part.trim_end()))
     }
 }

@@ -20,15 +20,18 @@ pub enum Boundary {
     Line,
     Sentence,
     Word,
+    /// After a mark in a word: `path/to/file`, `f(a,b)`.
+    Mark,
     Character,
 }
 
 /// Prose is cut between sentences (a line break ends one), else between words.
-pub const PROSE: &[Boundary] = &[Boundary::Sentence, Boundary::Word, Boundary::Character];
+pub const PROSE: &[Boundary] = &[Boundary::Sentence, Boundary::Word, Boundary::Mark, Boundary::Character];
 /// Code is cut at blank lines, else between lines, else between words.
-pub const CODE: &[Boundary] = &[Boundary::BlankLine, Boundary::Line, Boundary::Word, Boundary::Character];
+pub const CODE: &[Boundary] =
+    &[Boundary::BlankLine, Boundary::Line, Boundary::Word, Boundary::Mark, Boundary::Character];
 /// Rows are lines.
-pub const ROWS: &[Boundary] = &[Boundary::Line, Boundary::Word, Boundary::Character];
+pub const ROWS: &[Boundary] = &[Boundary::Line, Boundary::Word, Boundary::Mark, Boundary::Character];
 
 /// Cuts `text` into parts of about equal weight, none over `budget`.
 pub fn split<'a>(text: &'a str, boundaries: &[Boundary], budget: usize, scale: &Scale) -> Vec<&'a str> {
@@ -75,12 +78,16 @@ fn collect<'a>(
 fn cut(text: &str, boundary: Boundary) -> Vec<&str> {
     match boundary {
         Boundary::BlankLine => groups(text.split_inclusive('\n'), text, |group, line| {
-            !(text[..group.end].ends_with("\n\n") && !line.trim().is_empty())
+            !text[..group.end].ends_with("\n\n") || line.trim().is_empty()
         }),
         Boundary::Line => text.split_inclusive('\n').collect(),
         Boundary::Sentence => text.split_sentence_bounds().collect(),
         Boundary::Word => {
             groups(text.split_inclusive([' ', '\n', '\t']), text, |group, word| group.len() + word.len() <= RUN)
+        }
+        Boundary::Mark => {
+            let parts = text.split_inclusive(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            groups(parts, text, |group, part| group.len() + part.len() <= SLICE)
         }
         Boundary::Character => {
             let letters = text.char_indices().map(|(start, letter)| &text[start..start + letter.len_utf8()]);

@@ -20,6 +20,8 @@ pub struct Flow {
     /// The open lists; an ordered one carries its next number.
     lists: Vec<Option<u64>>,
     table: Option<Table>,
+    /// A heading is open: blocks inside it are part of its text.
+    titling: bool,
     /// The title that the next code block is shown under.
     code_title: Option<String>,
 }
@@ -105,9 +107,10 @@ impl Flow {
 
     /// A line break that the author asked for.
     pub fn line_break(&mut self) {
-        if self.table.is_some() {
+        if self.table.is_some() || self.titling {
             self.space();
         } else if !self.text.is_empty() {
+            self.text.truncate(self.text.trim_end_matches(' ').len());
             self.text.push('\n');
             let depth = self.lists.len().min(INDENT_LIMIT);
             self.text.push_str(&"  ".repeat(depth));
@@ -130,7 +133,7 @@ impl Flow {
 
     /// Ends the paragraph.
     pub fn flush(&mut self) {
-        if self.table.is_some() {
+        if self.table.is_some() || self.titling {
             self.space();
             return;
         }
@@ -139,6 +142,8 @@ impl Flow {
         if text.is_empty() {
             return;
         }
+        // A code title stands right above its code.
+        self.code_title = None;
         let lead = self.lead.take();
         let depth = self.lists.len().min(INDENT_LIMIT);
         let kind = match (depth, lead) {
@@ -149,13 +154,21 @@ impl Flow {
         self.outline.push(kind);
     }
 
+    /// Begins a heading.
+    pub fn open_heading(&mut self) {
+        self.flush();
+        self.titling = self.table.is_none();
+    }
+
     /// Takes the collected text for a heading.
     pub fn heading(&mut self, level: u8) {
+        self.titling = false;
         let text = std::mem::take(&mut self.text);
         if self.table.is_some() {
             self.text = text;
             return;
         }
+        let text = text.replace('`', "");
         let words: Vec<&str> = text.split_whitespace().collect();
         self.outline.heading(level, &words.join(" "));
     }
@@ -167,8 +180,9 @@ impl Flow {
 
     /// Files a code block, unless it is blank.
     pub fn code(&mut self, language: Option<String>, title: Option<String>, code: &str) {
+        let above = self.code_title.take().filter(|_| self.text.trim().is_empty());
         self.flush();
-        let title = title.or(self.code_title.take()).filter(|title| title.len() <= INFO_LIMIT);
+        let title = title.or(above).filter(|title| title.len() <= INFO_LIMIT);
         let language = language.filter(|language| language.len() <= INFO_LIMIT);
         let code = code.trim_end().trim_start_matches('\n');
         if !code.trim().is_empty() {

@@ -10,7 +10,7 @@ mod markdown;
 mod outline;
 mod plain;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{borrow::Cow, path::Path};
 
@@ -110,7 +110,7 @@ pub fn parse(format: Format, path: &str, text: &str) -> Page {
     Page { title: title.unwrap_or_else(|| title_of_path(path)), metadata, blocks }
 }
 
-/// `guide/getting-started.md` is `Getting started`, `guide/index.md` is `Guide`.
+/// `guide/getting-started.md` is `Getting started`, `guide/index.md` is `Guide`, `ch01-02-setup.md` is `Setup`.
 fn title_of_path(path: &str) -> String {
     let mut parts = path.rsplit(['/', '\\']).filter(|part| !part.trim().is_empty());
     let file = parts.next().unwrap_or("Untitled");
@@ -119,7 +119,12 @@ fn title_of_path(path: &str) -> String {
         "index" | "readme" | "_index" => parts.next().unwrap_or(stem),
         _ => stem,
     };
-    let words = name.split(['-', '_', ' ']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    let words: Vec<&str> = name.split(['-', '_', ' ']).filter(|word| !word.is_empty()).collect();
+    // Chapter numbers and dates order files; they name nothing unless they are all there is.
+    let ordering =
+        |word: &&&str| word.trim_start_matches("ch").chars().all(|letter| letter.is_ascii_digit() || letter == '.');
+    let named = &words[words.iter().take_while(ordering).count()..];
+    let words = if named.is_empty() { words.join(" ") } else { named.join(" ") };
     let mut letters = words.chars();
     match letters.next() {
         Some(first) => first.to_uppercase().chain(letters).collect(),

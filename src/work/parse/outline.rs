@@ -14,11 +14,24 @@ pub struct Outline {
     title: Option<String>,
     /// A first-level heading was seen.
     topped: bool,
+    opening: Opening,
     /// The open headings, their levels rising.
     open: Vec<(u8, String)>,
     /// The last heading has neither a block nor a heading below it yet.
     bare: bool,
     blocks: Vec<Block>,
+}
+
+/// The heading that opens a page without a top heading: chapters of a book begin with a second-level one.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Opening {
+    /// Nothing was read yet.
+    #[default]
+    Unseen,
+    /// The page opened with this level and text, and no heading since was of that level or above: it is the title.
+    Sole(u8, String),
+    /// The page opens otherwise, or with one heading among equals.
+    Common,
 }
 
 impl Outline {
@@ -42,6 +55,11 @@ impl Outline {
         let top = level == 1 && !self.topped;
         self.topped |= level == 1;
         let short: String = text.chars().take(HEADING_LIMIT).collect();
+        match &self.opening {
+            Opening::Unseen if level > 1 => self.opening = Opening::Sole(level, short.clone()),
+            Opening::Sole(first, _) if level > *first => {}
+            _ => self.opening = Opening::Common,
+        }
         let known = top
             && match &self.title {
                 Some(title) => covers(title, text),
@@ -49,7 +67,7 @@ impl Outline {
             };
         let cut = short.len() < text.len();
         if known {
-            self.title.get_or_insert_with(|| short);
+            self.title.get_or_insert(short);
         } else {
             self.open.push((level, short));
             self.bare = !cut;
@@ -62,6 +80,9 @@ impl Outline {
     /// Appends a block to the open section.
     pub fn push(&mut self, kind: BlockKind) {
         self.bare = false;
+        if self.opening == Opening::Unseen {
+            self.opening = Opening::Common;
+        }
         let section = self.open.iter().map(|(_, text)| text.clone()).collect();
         self.blocks.push(Block { section, kind });
     }
@@ -81,6 +102,14 @@ impl Outline {
 
     /// The title, when the page told one, and all blocks.
     pub fn finish(mut self) -> (Option<String>, Vec<Block>) {
+        if let (None, Opening::Sole(_, text)) = (&self.title, std::mem::take(&mut self.opening)) {
+            self.bare &= self.open.len() > 1;
+            for block in self.blocks.iter_mut().filter(|block| block.section.first() == Some(&text)) {
+                block.section.remove(0);
+            }
+            self.open.retain(|(_, open)| *open != text);
+            self.title = Some(text);
+        }
         self.keep_bare();
         (self.title, self.blocks)
     }

@@ -54,7 +54,7 @@ impl Reader<'_> {
             let end = self.indented_end(at + 1);
             let body =
                 self.lines[at + 1..end].iter().skip_while(|line| line.is_empty() || line.trim().starts_with(':'));
-            self.flow.code(language, None, &dedented(body));
+            self.flow.code(Some(language).filter(|language| !language.is_empty()), None, &dedented(body));
             return end;
         }
         self.paragraph_line(line);
@@ -119,11 +119,11 @@ fn is_heading(line: &str, below: &str) -> bool {
     length <= HEADING_LIMIT.min(below.len()) && underline(line).is_none()
 }
 
-/// The language of a `.. code-block::` directive; it may have none.
-fn directive(line: &str) -> Option<Option<String>> {
+/// The argument of a `.. code-block::` directive: the language, perhaps empty.
+fn directive(line: &str) -> Option<String> {
     let name = line.trim_start().strip_prefix(".. ")?;
     let argument = ["code-block::", "code::", "sourcecode::"].iter().find_map(|known| name.strip_prefix(known))?;
-    Some(Some(argument.trim().to_lowercase()).filter(|language| !language.is_empty()))
+    Some(argument.trim().to_lowercase())
 }
 
 /// The lines without the indentation of the first.

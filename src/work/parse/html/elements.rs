@@ -1,57 +1,53 @@
 //! What is known of HTML elements by their name, class and attributes.
 
-use dom_query::Element;
+use std::{collections::HashSet, sync::LazyLock};
+
+use dom_query::{Element, NodeRef};
 
 /// Every element of the HTML standard that a documentation page may use, and the obsolete ones that browsers know.
-const KNOWN: &str = " a abbr acronym address applet area article aside audio b base bdi bdo big blockquote body br button \
+const KNOWN: &str = "a abbr acronym address applet area article aside audio b base bdi bdo big blockquote body br button \
 canvas caption center cite code col colgroup data datalist dd del details dfn dialog dir div dl dt em embed fieldset \
 figcaption figure font footer form frame frameset h1 h2 h3 h4 h5 h6 head header hgroup hr html i iframe img input ins \
 kbd label legend li link listing main map mark menu meta meter nav nobr noframes noscript object ol optgroup option \
 output p param picture plaintext pre progress q rp rt ruby s samp script search section select slot small source span \
 strike strong style sub summary sup svg math table tbody td template textarea tfoot th thead time title tr track tt u ul \
-var video wbr xmp ";
+var video wbr xmp";
 
 /// Elements whose end tag may be left out, or that have none: they do not nest in themselves.
-const FLAT: &str = " area base br col colgroup dd dt embed hr img input li link meta p param source tbody td tfoot th \
-thead tr track wbr ";
+const FLAT: &str = "area base br col colgroup dd dt embed hr img input li link meta p param source tbody td tfoot th \
+thead tr track wbr";
 
 /// Elements that browsers reopen in the next paragraph when they were not closed.
-const FORMATTING: &str = " a b big code em font i nobr s small strike strong tt u ";
+const FORMATTING: &str = "a b big code em font i nobr s small strike strong tt u";
 
 /// Elements whose content is not markup.
-const RAW: &str = " script style textarea title xmp iframe noembed noframes ";
+const RAW: &str = "script style textarea title xmp iframe noembed noframes";
 
 /// Elements that begin on a line of their own.
-const BLOCKS: &str = " address article body caption center dd details dialog dir div dl dt fieldset figcaption figure \
-footer form header hgroup html main menu nav p search section summary ";
+const BLOCKS: &str = "address article body caption center dd details dialog dir div dl dt fieldset figcaption figure \
+footer form header hgroup html main menu nav p search section summary";
 
 /// Elements without text for a reader.
-const SILENT: &str = " audio button canvas datalist dialog embed footer head iframe input link meta nav noscript object \
-script select style svg template textarea title video ";
+const SILENT: &str = "audio button canvas datalist dialog embed footer head iframe input link meta nav noscript object \
+script select style svg template textarea title video";
 
-/// Classes of links that only point at their own heading, of line numbers, and of text for no eye.
-const SILENT_CLASSES: &str = " headerlink header-anchor anchor-link anchorjs-link heading-anchor hash-link line-number \
-line-numbers line-numbers-rows lineno linenos linenodiv gutter sr-only visually-hidden vp-copy-ignore copy-button \
-copybtn ";
+/// Classes of links that only point at their own heading, of line numbers, of code that examples hide, of rustdoc's
+/// margin, and of text for no eye.
+const SILENT_CLASSES: &str = "headerlink header-anchor anchor-link anchorjs-link heading-anchor hash-link line-number \
+line-numbers line-numbers-rows lineno linenos linenodiv gutter sr-only visually-hidden boring rightside footnote-reference footnote-ref vp-copy-ignore copy-button \
+copybtn";
 
 /// Classes of asides that belong to the text.
 const NOTE_CLASSES: &str = "admonition aside callout note tip warning";
 
 fn listed(list: &str, name: &str) -> bool {
-    let mut rest = list;
-    while let Some(found) = rest.find(name) {
-        let (before, from) = rest.split_at(found);
-        if !name.is_empty() && before.ends_with(' ') && from[name.len()..].starts_with(' ') {
-            return true;
-        }
-        rest = &from[name.len().max(1)..];
-    }
-    false
+    list.split_ascii_whitespace().any(|listed| listed == name)
 }
 
 /// Whether `name` (lower case) is an HTML element.
 pub fn is_element(name: &str) -> bool {
-    listed(KNOWN, name)
+    static NAMES: LazyLock<HashSet<&str>> = LazyLock::new(|| KNOWN.split_ascii_whitespace().collect());
+    NAMES.contains(name)
 }
 
 /// Whether elements called `name` (lower case) can contain one another.
@@ -91,8 +87,7 @@ pub fn is_silent(element: &Element) -> bool {
         || attribute(element, "role").is_some_and(|role| matches!(role, "navigation" | "search" | "contentinfo"));
     let note = || {
         attribute(element, "role") == Some("note")
-            || classes(element)
-                .any(|class| class.split(['-', '_']).any(|part| NOTE_CLASSES.split(' ').any(|note| note == part)))
+            || classes(element).any(|class| class.split(['-', '_']).any(|part| listed(NOTE_CLASSES, part)))
     };
     listed(SILENT, &element.name.local)
         || (&*element.name.local == "aside" && !note())
@@ -101,6 +96,13 @@ pub fn is_silent(element: &Element) -> bool {
         || classes(element).any(|class| listed(SILENT_CLASSES, class))
         || style()
         || role()
+}
+
+/// Whether the element is a link that only offers its own address: `§`, `#`.
+pub fn is_permalink(node: &NodeRef<'_>, element: &Element) -> bool {
+    &*element.name.local == "a"
+        && attribute(element, "href").is_some_and(|target| target.starts_with('#'))
+        && !node.text().chars().any(char::is_alphanumeric)
 }
 
 /// The code language that the element's classes or attributes name.

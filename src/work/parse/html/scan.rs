@@ -36,7 +36,7 @@ pub enum Piece<'a> {
 #[derive(Debug)]
 pub struct Pieces<'a> {
     rest: &'a str,
-    /// Inside SVG or MathML, where scripts and styles are read like everything else.
+    /// Inside SVG or `MathML`, where scripts and styles are read like everything else.
     foreign: bool,
 }
 
@@ -129,7 +129,6 @@ fn tag_length(text: &str) -> (usize, usize) {
     for (position, letter) in text.char_indices().skip(1) {
         match (quote, letter) {
             (Some(open), _) if open == letter => quote = None,
-            (Some(_), _) => {}
             (None, '>') => return (position + 1, attributes),
             (None, '"' | '\'') if before == '=' => quote = Some(letter),
             (None, _) if letter.is_ascii_whitespace() || matches!(letter, '/' | '"' | '\'') => attributes += 1,

@@ -34,12 +34,11 @@ pub fn walk(flow: &mut Flow, root: NodeRef<'_>) {
         match step {
             Step::Leave(end) => leave(flow, end),
             Step::Enter(node) => {
-                let descend = match node.element_ref() {
-                    Some(element) => enter(flow, &node, &element, &mut steps),
-                    None => {
-                        text(flow, &node);
-                        true
-                    }
+                let descend = if let Some(element) = node.element_ref() {
+                    enter(flow, &node, &element, &mut steps)
+                } else {
+                    text(flow, &node);
+                    true
                 };
                 if descend {
                     steps.extend(node.children_it(true).map(Step::Enter));
@@ -61,19 +60,40 @@ fn text(flow: &mut Flow, node: &NodeRef<'_>) {
 /// Opens what the element stands for and says whether to go on with its children.
 fn enter<'a>(flow: &mut Flow, node: &NodeRef<'a>, element: &Element, steps: &mut Vec<Step<'a>>) -> bool {
     let name = &*element.name.local;
-    if name == "header" {
-        flow.flush();
-        return node.descendants_it().any(|inner| inner.has_name("h1")) && !in_body_only(node);
-    }
-    if elements::is_silent(element) {
-        if name == "input" && elements::attribute(element, "type") == Some("checkbox") {
+    match name {
+        "header" => {
+            flow.flush();
+            return node.descendants_it().any(|inner| inner.has_name("h1")) && !in_body_only(node);
+        }
+        "input" if elements::attribute(element, "type") == Some("checkbox") => {
             flow.collapsed(if elements::attribute(element, "checked").is_some() { "[x] " } else { "[ ] " });
         }
-        return false;
+        _ if elements::is_silent(element) || elements::is_permalink(node, element) => return false,
+        "pre" | "xmp" => {
+            flow.code(language_of(node), None, &code_text(node));
+            return false;
+        }
+        "br" => flow.line_break(),
+        "hr" => flow.flush(),
+        "img" => flow.collapsed(elements::attribute(element, "alt").unwrap_or("")),
+        "listing" => listing(flow, element),
+        _ => {
+            if let Some(end) = open(flow, node, element) {
+                steps.push(Step::Leave(end));
+            } else {
+                component(flow, name, element);
+            }
+        }
     }
+    true
+}
+
+/// Opens an element that needs something when all inside it was read.
+fn open(flow: &mut Flow, node: &NodeRef<'_>, element: &Element) -> Option<End> {
+    let name = &*element.name.local;
     let end = match name {
         "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => {
-            flow.flush();
+            flow.open_heading();
             End::Heading(name.as_bytes()[1] - b'0')
         }
         "ul" | "ol" => {
@@ -86,14 +106,11 @@ fn enter<'a>(flow: &mut Flow, node: &NodeRef<'a>, element: &Element, steps: &mut
             End::Item
         }
         "blockquote" => End::Quotation(flow.enter_quotation()),
-        "pre" | "xmp" => {
-            flow.code(language_of(node), None, &code_text(node));
-            return false;
-        }
         "code" | "tt" | "samp" => {
             flow.open_code();
             End::Code
         }
+        // A table of code and line numbers is layout.
         "table" if !node.descendants_it().any(|inner| inner.has_name("pre")) => {
             flow.open_table();
             End::Table
@@ -101,33 +118,13 @@ fn enter<'a>(flow: &mut Flow, node: &NodeRef<'a>, element: &Element, steps: &mut
         "caption" => End::Caption,
         "tr" => End::Row,
         "td" | "th" => End::Cell,
-        "br" => {
-            flow.line_break();
-            return false;
-        }
-        "hr" => {
-            flow.flush();
-            return false;
-        }
-        "img" => {
-            flow.collapsed(elements::attribute(element, "alt").unwrap_or(""));
-            return false;
-        }
-        "listing" => {
-            listing(flow, element);
-            return true;
-        }
         _ if elements::is_block(name) || name == "aside" => {
             flow.flush();
             End::Block
         }
-        _ => {
-            component(flow, name, element);
-            return true;
-        }
+        _ => return None,
     };
-    steps.push(Step::Leave(end));
-    true
+    Some(end)
 }
 
 fn leave(flow: &mut Flow, end: End) {
@@ -157,15 +154,15 @@ fn in_body_only(header: &NodeRef<'_>) -> bool {
 /// mdBook's `<Listing number= caption= file-name=>` around a code block.
 fn listing(flow: &mut Flow, element: &Element) {
     flow.flush();
-    if let Some(file) = elements::attribute(element, "file-name") {
-        flow.title_code(file);
-    }
     if let Some(caption) = elements::attribute(element, "caption") {
         if let Some(number) = elements::attribute(element, "number") {
             flow.collapsed(&format!("Listing {number}: "));
         }
         flow.collapsed(caption);
         flow.flush();
+    }
+    if let Some(file) = elements::attribute(element, "file-name") {
+        flow.title_code(file);
     }
 }
 

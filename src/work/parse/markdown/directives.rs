@@ -145,18 +145,20 @@ fn without_includes(line: &str) -> Option<Cow<'_, str>> {
     }
     let mut kept = String::with_capacity(line.len());
     let mut rest = line;
-    while let Some(start) = rest.find("{{#") {
+    // Without an end further on there is nothing to drop, and looking again and again would be quadratic.
+    let last_end = line.len() - line.rfind("}}").unwrap_or(0);
+    while let Some(start) = rest.find("{{#").filter(|start| rest.len() - start > last_end) {
         let (before, from) = rest.split_at(start);
         kept.push_str(before);
         let name =
             from[3..].split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next().unwrap_or("");
-        let end = from.find("}}").filter(|_| INCLUDES.contains(&name) && !before.ends_with('\\'));
-        match end {
-            Some(end) => rest = &from[end + 2..],
-            None => {
-                kept.push_str("{{#");
-                rest = &from[3..];
-            }
+        let includes = INCLUDES.contains(&name) && !before.ends_with('\\');
+        let end = if includes { from.find("}}") } else { None };
+        if let Some(end) = end {
+            rest = &from[end + 2..];
+        } else {
+            kept.push_str("{{#");
+            rest = &from[3..];
         }
     }
     kept.push_str(rest);

@@ -12,6 +12,8 @@ pub struct Info {
     pub language: Option<String>,
     /// `[file.ts]` of `VitePress`, `title="file.ts"` of Docusaurus and `MkDocs`.
     pub title: Option<String>,
+    /// A type checker reads the code before it is shown.
+    pub twoslash: bool,
 }
 
 impl Info {
@@ -30,25 +32,59 @@ impl Info {
         Self {
             language: Some(language).filter(|language| !language.is_empty()),
             title: title.filter(|title| !title.is_empty()),
+            twoslash: info.split_whitespace().any(|word| word == "twoslash"),
         }
     }
 
-    /// The code without the lines that documentation tests hide: `# ` begins one in Rust, `##` stands for `#`.
+    /// The code as the page shows it: without the lines that tests and type checkers read, and without marks on lines.
     pub fn visible<'a>(&self, code: &'a str) -> Cow<'a, str> {
-        if self.language.as_deref() != Some("rust") || !code.contains('#') {
-            return Cow::Borrowed(code);
+        let mut code = Cow::Borrowed(code);
+        if self.twoslash {
+            code = Cow::Owned(without_twoslash(&code));
         }
-        let mut shown = String::with_capacity(code.len());
-        for line in code.split_inclusive('\n') {
-            let bare = line.trim_start();
-            if bare.trim_end() == "#" || bare.starts_with("# ") {
-                continue;
-            }
-            match bare.strip_prefix("##") {
-                Some(rest) => shown.extend([&line[..line.len() - bare.len()], "#", rest]),
-                None => shown.push_str(line),
-            }
+        if self.language.as_deref() == Some("rust") && code.contains('#') {
+            code = Cow::Owned(without_hidden(&code));
         }
-        Cow::Owned(shown)
+        if code.contains("[!code ") {
+            code = Cow::Owned(code.split_inclusive('\n').map(without_mark).collect());
+        }
+        code
     }
+}
+
+/// Rust without the lines that documentation tests hide: `# ` begins one, `##` stands for `#`.
+fn without_hidden(code: &str) -> String {
+    let mut shown = String::with_capacity(code.len());
+    for line in code.split_inclusive('\n') {
+        let bare = line.trim_start();
+        if bare.trim_end() == "#" || bare.starts_with("# ") {
+            continue;
+        }
+        match bare.strip_prefix("##") {
+            Some(rest) => shown.extend([&line[..line.len() - bare.len()], "#", rest]),
+            None => shown.push_str(line),
+        }
+    }
+    shown
+}
+
+/// TypeScript without Twoslash's settings, queries and what stands outside its cuts.
+fn without_twoslash(code: &str) -> String {
+    let mut shown = String::with_capacity(code.len());
+    for line in code.split_inclusive('\n') {
+        match line.trim() {
+            "// ---cut---" | "// ---cut-before---" => shown.clear(),
+            "// ---cut-after---" => break,
+            note if note.starts_with("// @") || (note.starts_with("//") && note.trim_end().ends_with("^?")) => {}
+            _ => shown.push_str(line),
+        }
+    }
+    shown
+}
+
+/// A line without the comment that marks it as added, removed or focused (`// [!code ++]`).
+fn without_mark(line: &str) -> String {
+    let Some((code, _)) = line.split_once("[!code ") else { return line.to_owned() };
+    let code = code.trim_end().trim_end_matches(['/', '#', '-', '!', '<', '*', ';', '%']).trim_end();
+    format!("{code}\n")
 }

@@ -69,49 +69,51 @@ fn move_left(text: &str) -> String {
 /// Appends `text` without component tags and comments; inline code is left alone.
 fn strip_tags(text: &str, out: &mut String) {
     let mut rest = text;
+    // Once a comment has no end, none after it has: looking again and again would be quadratic.
     let mut comments = true;
     while let Some(found) = rest.find(['<', '{', '`']) {
         let (before, from) = rest.split_at(found);
         out.push_str(before);
-        let kept = match from.as_bytes()[0] {
-            b'`' => code_span_length(from),
-            b'{' if comments && from.starts_with("{/*") => match from.find("*/}") {
-                Some(end) => {
-                    rest = &from[end + 3..];
-                    continue;
-                }
-                None => {
-                    // None further on has an end either: looking again and again would be quadratic.
-                    comments = false;
-                    1
-                }
-            },
-            b'{' => 1,
+        let (length, dropped) = match from.as_bytes()[0] {
+            b'`' => (code_span_length(from), false),
+            b'{' if comments && from.starts_with("{/*") => {
+                let end = from.find("*/}");
+                comments = end.is_some();
+                (end.map_or(1, |end| end + 3), comments)
+            }
+            b'{' => (1, false),
             _ => match tag_length(from) {
-                Ok(length) => {
-                    let tag = &from[..length];
-                    if is_component(tag) {
-                        keep_label(tag, out);
-                        rest = &from[length..];
-                        continue;
-                    }
-                    length
-                }
-                Err(length) => length,
+                Ok(length) => (length, is_component(&from[..length])),
+                Err(length) => (length, false),
             },
         };
-        out.push_str(&from[..kept]);
-        rest = &from[kept..];
+        let (piece, after) = from.split_at(length);
+        if !dropped {
+            out.push_str(piece);
+        } else if piece.starts_with('<') {
+            keep_label(piece, out);
+        }
+        // A tag between two blanks leaves one of them.
+        let twice = dropped && out.ends_with(' ') && after.starts_with(' ');
+        rest = &after[usize::from(twice)..];
     }
     out.push_str(rest);
 }
 
-/// The length of the code span that opens here, or of its backticks when nothing closes them on the line.
+/// The length of the code span that opens here; of the rest of its line when nothing closes it there.
 fn code_span_length(text: &str) -> usize {
-    let run = text.len() - text.trim_start_matches('`').len();
-    let line = &text[run..text.find('\n').unwrap_or(text.len()).max(run)];
-    let close = line.find(&text[..run]);
-    close.map_or_else(|| run + line.len(), |close| run + close + run)
+    let open = text.len() - text.trim_start_matches('`').len();
+    let mut run = 0;
+    for (position, byte) in text.bytes().enumerate().skip(open) {
+        run = if byte == b'`' { run + 1 } else { 0 };
+        if run == open {
+            return position + 1;
+        }
+        if byte == b'\n' {
+            return position;
+        }
+    }
+    text.len()
 }
 
 /// The length of the tag that opens here; as an error, that of the text which turned out to be none.

@@ -68,7 +68,8 @@ impl Reader<'_> {
 
     fn start(&mut self, tag: Tag) {
         match tag {
-            Tag::Paragraph | Tag::Heading { .. } => self.flow.flush(),
+            Tag::Paragraph => self.flow.flush(),
+            Tag::Heading { .. } => self.flow.open_heading(),
             Tag::BlockQuote(kind) => {
                 self.quotations.push(self.flow.enter_quotation());
                 if let Some(kind) = kind {
