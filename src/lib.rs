@@ -9,4 +9,5 @@
 //! `admin` is the private door, `runtime` lies under everything, `work` runs off the request path.
 //! `tests/it/layering.rs` holds the rules of who may import whom.
 
+pub mod embed;
 pub mod runtime;
