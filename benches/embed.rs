@@ -75,6 +75,14 @@ fn passage_int8_two_threads(bencher: Bencher) {
     one(bencher, Precision::Int8, 2, &passage());
 }
 
+/// What counting alone costs; the chunker asks for it many times a passage.
+#[divan::bench(args = [QUERY.to_owned(), passage()].iter().map(String::len).collect::<Vec<_>>())]
+fn count_bytes_of_text(bencher: Bencher, bytes: usize) {
+    let counter = runtime().block_on(embedder(Precision::Int8, 1).tokens()).expect("a tokenizer");
+    let text = if bytes == QUERY.len() { QUERY.to_owned() } else { passage() };
+    bencher.bench_local(|| counter.count(black_box(&text)));
+}
+
 /// An import's work: 64 different passages of about 130 tokens at once.
 #[divan::bench(sample_count = 5)]
 fn import_of_64_int8(bencher: Bencher) {

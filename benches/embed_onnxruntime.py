@@ -60,12 +60,12 @@ def python_median(model, tokenizer, text, calls):
 def bench_binary():
     command = ["cargo", "bench", "--bench", "embed", "--no-run", "--message-format=json"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    found = [json.loads(line).get("executable") for line in lines if '"compiler-artifact"' in line]
-    return [path for path in found if path][-1]
+    built = [json.loads(line) for line in lines if '"compiler-artifact"' in line]
+    return next(one["executable"] for one in built if one["target"]["kind"] == ["bench"] and one["executable"])
 
 
 def rust_median(binary, name):
-    out = subprocess.run([binary, "--bench", "--exact", name], check=True, capture_output=True, text=True).stdout
+    out = subprocess.run([binary, "--bench", f"{name}$"], check=True, capture_output=True, text=True).stdout
     row = next(line for line in out.splitlines() if re.search(rf"\b{name}\b", line))
     # fastest │ slowest │ median │ …
     value, unit = re.findall(r"([\d.]+) (ns|µs|ms|s)\b", row)[2]

@@ -16,6 +16,7 @@ fn queue(capacity: usize, workers: Workers) -> (Arc<Queue>, mpsc::Receiver<Worke
     (queue, workers_started)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the shape that a batch takes")]
 fn outcome(value: f32) -> Outcome {
     Ok(Embedded { vector: [value].into(), cut_from: None })
 }

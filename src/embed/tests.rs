@@ -7,13 +7,12 @@ use axum::Router;
 use super::*;
 
 /// Serves `router` on a port of its own until the test ends; returns its address.
-#[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
 pub(super) async fn serve(router: Router) -> String {
     // The first test to come here installs it for all.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(axum::serve(listener, router).into_future());
+    Lifecycle::new().spawn_detached(axum::serve(listener, router).into_future());
     format!("http://{address}")
 }
 
