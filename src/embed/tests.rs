@@ -120,3 +120,34 @@ async fn stopping_ends_passages_at_once_and_queries_at_the_end() {
     assert_eq!(query.await.unwrap_err(), Error::Stopped);
     assert_eq!(embedder.embed_query("late").await.unwrap_err(), Error::Stopped);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_that_comes_and_goes_leaves_nobody_waiting_and_nothing_behind() {
+    let (embedder, ..) = embedder(8);
+    let lifecycle = Lifecycle::new();
+    let callers: Vec<_> = (0..2000)
+        .map(|n| {
+            let (embedder, text) = (embedder.clone(), format!("text {}", n % 37));
+            lifecycle.spawn_detached(async move {
+                match n % 3 {
+                    0 => embedder.embed_passages(&[text]).await.map(drop),
+                    // Leaves while it waits, or just after.
+                    1 => {
+                        let mut asked = Box::pin(embedder.embed_query(&text));
+                        let _ = futures::poll!(&mut asked);
+                        Ok(())
+                    }
+                    _ => embedder.embed_query(&text).await.map(drop),
+                }
+            })
+        })
+        .collect();
+    for told in join_all(callers).await.into_iter().map(Result::unwrap) {
+        assert!(matches!(told, Ok(()) | Err(Error::Overloaded { .. })), "{told:?}");
+    }
+    // Texts that nobody waits for any more may still be running.
+    while !embedder.queue.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(embedder.embed_query("works").await.is_ok());
+}
