@@ -3,11 +3,23 @@
 //! The folder listing is the path of one search; read [`search`] first:
 //!
 //! ```text
-//! api -> search -> cache -> coalesce -> embed -> index -> rank -> search -> api
+//! api (parse) -> search -> embed (text to vector) -> index (candidates) -> rank (results) -> api
 //! ```
 //!
 //! `admin` is the private door, `runtime` lies under everything, `work` runs off the request path.
 //! `tests/it/layering.rs` holds the rules of who may import whom.
 
+pub mod admin;
+pub mod answer;
+pub mod api;
+pub mod app;
+pub mod config;
 pub mod embed;
+pub mod error;
+pub mod health;
+pub mod index;
+pub mod query;
+pub mod rank;
 pub mod runtime;
+pub mod search;
+pub mod work;

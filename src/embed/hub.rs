@@ -1,7 +1,8 @@
 //! Fetching a model's files over HTTPS, each checked against a pinned SHA-256.
 //!
 //! A file appears under its name only whole and right: it is written beside it, checked, flushed and renamed. Whatever
-//! goes wrong, also the caller leaving, removes the part. Bounded: [`MAX_FILE_BYTES`] per file, [`SILENCE`] without a byte.
+//! goes wrong, also the caller leaving, removes the part. Bounded: [`MAX_FILE_BYTES`] per file, [`SILENCE`] without a
+//! byte.
 
 use std::{
     fmt::Write,

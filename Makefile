@@ -1,0 +1,50 @@
+# One optimised profile for everything, so that dependencies compile once.
+cargo := cargo
+flags := --release --locked
+shell_scripts = $(shell grep -lsE '^\#!.*bash|shellcheck shell=bash' scripts/* .ci/run)
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup test test-long lint fmt bench load clean
+
+help: ## Print this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: ## Set up, build, start the server in the foreground; index sample documentation on the first run
+	scripts/setup run
+	$(cargo) build $(flags)
+	scripts/run
+
+setup: ## Set up everything that running and testing need
+	scripts/setup test
+
+test: ## Set up and run every test that ends within 20 minutes
+	scripts/setup test
+	scripts/with-postgres $(cargo) test $(flags) --no-fail-fast
+
+test-long: ## The soaks and long fault runs too
+	scripts/setup test
+	scripts/with-postgres $(cargo) test $(flags) --no-fail-fast -- --include-ignored
+
+lint: ## Formatting, clippy, rustdoc, dependency policy, scripts and workflow
+	scripts/setup lint
+	$(cargo) fmt --check
+	$(cargo) clippy $(flags) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(cargo) doc $(flags) --no-deps --document-private-items
+	scripts/check_dependencies.py
+	.tools/bin/shellcheck $(shell_scripts)
+	.tools/bin/zizmor --offline --quiet .github/workflows
+
+fmt: ## Format the Rust code
+	$(cargo) fmt
+
+bench: ## Run the benchmarks, beside a throw-away Postgres
+	scripts/setup test
+	scripts/with-postgres $(cargo) bench --locked
+
+load: ## Hold the API to its contract with k6 (SHORT=1 for a quick look, BASE_URL=… for a running server)
+	scripts/setup test
+	$(cargo) build $(flags)
+	scripts/load
+
+clean: ## Remove what was built; the data directory and .tools/ stay
+	$(cargo) clean

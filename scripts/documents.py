@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""List the documentation that the first run indexes and the server does not have yet.
+
+    documents.py BASE_URL [LIMIT]      one line per source, at most LIMIT: path, id, version and address, with tabs
+
+This repository's docs/ is one source, the README of every direct dependency is one of its own, at the version that
+Cargo.lock names. The crates are read from cargo's local copies; nothing is downloaded.
+"""
+
+import json
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from urllib.parse import urlencode
+
+from ask import get
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def metadata():
+    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--offline"]
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def readme(package):
+    """The README that the crate names, else one that lies beside its manifest."""
+    folder = Path(package["manifest_path"]).parent
+    named = [folder / package["readme"]] if package["readme"] else []
+    return next((path for path in [*named, *sorted(folder.glob("README*"))] if path.is_file()), None)
+
+
+def wanted():
+    """(path, source id, version, address) of everything the first run indexes."""
+    tree = metadata()
+    packages = {package["id"]: package for package in tree["packages"]}
+    own = tree["resolve"]["root"]
+    if (ROOT / "docs").is_dir():
+        yield ROOT / "docs", packages[own]["name"], packages[own]["version"], ""
+    node = next(node for node in tree["resolve"]["nodes"] if node["id"] == own)
+    for package in (packages[dependency["pkg"]] for dependency in node["deps"]):
+        path = readme(package)
+        if path:
+            yield path, package["name"], package["version"], package["repository"] or ""
+
+
+def present(base):
+    """(source id, version) of everything the server has published."""
+    found, cursor = set(), None
+    while True:
+        query = urlencode({"limit": 100, **({"cursor": cursor} if cursor else {})})
+        page = get(f"{base}/api/sources?{query}")
+        for source in page["sources"]:
+            found.update((source["source_id"], version["version"]) for version in source["versions"])
+        cursor = page.get("next_cursor")
+        if not cursor:
+            return found
+
+
+def main():
+    there = present(sys.argv[1])
+    limit = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    missing = (entry for entry in wanted() if entry[1:3] not in there)
+    for entry in islice(missing, limit):
+        print(*entry, sep="\t")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+//! `GET` and `POST /api/search`: parameters to a [`Query`], the answer's bytes with timings in a header.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{RawQuery, Request, State as Shared},
+    http::{HeaderName, HeaderValue, Response},
+};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    State,
+    extract::Fields,
+    respond::{self, Problem},
+};
+use crate::{
+    answer::Answer,
+    index::Selection,
+    query::{Content, Cursor, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query},
+    rank::{self, Fusion},
+    search::Timings,
+};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// More patterns are no search but a list.
+const MAX_SOURCES: usize = 100;
+
+/// The parameters of a search, as the description shows them; [`query_from`] reads them.
+#[derive(Deserialize, IntoParams, ToSchema)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes the parameters in openapi.json; a test keeps it true")]
+struct SearchParameters {
+    /// What to look for: words, a question, an identifier, an error message.
+    #[param(min_length = 1, max_length = 2000)]
+    #[schema(min_length = 1, max_length = 2000)]
+    query: String,
+    /// How many results.
+    #[param(minimum = 1, maximum = 100, default = 5)]
+    #[schema(minimum = 1, maximum = 100, default = 5)]
+    match_count: Option<u32>,
+    /// Names of sources, `*` for any characters; absent means all.
+    source: Option<Vec<String>>,
+    /// `latest`, a range such as `5.x`, or an exact version; absent means each source's default.
+    version: Option<String>,
+    /// Where candidates come from.
+    #[param(inline)]
+    mode: Option<Mode>,
+    /// Weight of vectors against words; absent lets the scores decide.
+    #[param(minimum = 0, maximum = 1)]
+    #[schema(minimum = 0, maximum = 1)]
+    alpha: Option<f32>,
+    /// How the two legs are made one list.
+    #[param(inline)]
+    fusion: Option<Fusion>,
+    /// A result stays when its cosine similarity is at least this.
+    #[param(minimum = -1, maximum = 1)]
+    #[schema(minimum = -1, maximum = 1)]
+    min_similarity: Option<f32>,
+    /// A result stays when its BM25 score is at least this.
+    #[param(minimum = 0, maximum = 1000)]
+    #[schema(minimum = 0, maximum = 1000)]
+    min_keyword_score: Option<f32>,
+    /// Compare with every vector instead of walking the index.
+    exact: Option<bool>,
+    /// Candidates the index scan keeps: more find more of the true neighbours and take longer.
+    #[param(minimum = 1, maximum = 1000)]
+    #[schema(minimum = 1, maximum = 1000)]
+    ef_search: Option<u32>,
+    /// How much of a passage is returned.
+    #[param(inline)]
+    content: Option<Content>,
+    /// Mark matching words in the snippet.
+    highlight: Option<bool>,
+    /// Tell each leg's rank and score.
+    explain: Option<bool>,
+    /// `next_cursor` of an earlier answer to the same query.
+    cursor: Option<String>,
+}
+
+/// Search for passages.
+#[utoipa::path(
+    get, path = "/api/search", tag = "search", params(SearchParameters),
+    responses(
+        (status = 200, description = "The best passages, best first", body = Answer),
+        (status = 400, description = "An unknown parameter, or text that is not UTF-8", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such source or version", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "The cursor's documents were replaced", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database or the model is away", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "Not finished in time", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn search_documents(
+    Shared(state): Shared<State>,
+    RawQuery(query): RawQuery,
+) -> Result<Response<Body>, Problem> {
+    answer(&state, Fields::from_query(query.as_deref())?).await
+}
+
+/// Search for passages, with the parameters as a JSON object.
+#[utoipa::path(
+    post, path = "/api/search", tag = "search", request_body = SearchParameters,
+    responses(
+        (status = 200, description = "The best passages, best first", body = Answer),
+        (status = 400, description = "An unknown parameter, or malformed JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such source or version", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "The cursor's documents were replaced", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database or the model is away", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "Not finished in time", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn search_documents_post(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
+    answer(&state, Fields::from_body(request, state.max_body_bytes).await?).await
+}
+
+async fn answer(state: &State, fields: Fields) -> Result<Response<Body>, Problem> {
+    let query = query_from(fields)?;
+    let outcome = state.search.run(&query).await?;
+    let mut response = respond::json_bytes(outcome.body);
+    response.headers_mut().insert(SERVER_TIMING, server_timing(&outcome.timings));
+    Ok(response)
+}
+
+/// Reads and checks the parameters.
+///
+/// # Errors
+/// 400 for an unknown name, 422 with every value that is not allowed.
+pub(super) fn query_from(mut fields: Fields) -> Result<Query, Problem> {
+    let required = !fields.has("query");
+    let text = fields.text("query", 1..=MAX_QUERY_CHARS);
+    if required {
+        fields.refuse::<()>("query", "is required");
+    }
+    let query = Query {
+        text: text.unwrap_or_default(),
+        match_count: fields.integer("match_count", 1..=MAX_MATCHES).unwrap_or(Query::default().match_count),
+        selection: Selection {
+            sources: fields.texts("source", MAX_SOURCES).unwrap_or_default(),
+            version: fields.text("version", 1..=128),
+        },
+        mode: fields.choice("mode").unwrap_or_default(),
+        rank: rank::Options {
+            alpha: fields.number("alpha", 0.0..=1.0),
+            fusion: fields.choice("fusion").unwrap_or_default(),
+            min_similarity: fields.number("min_similarity", -1.0..=1.0),
+            min_keyword_score: fields.number("min_keyword_score", 0.0..=1_000.0),
+        },
+        exact: fields.boolean("exact").unwrap_or_default(),
+        ef_search: fields.integer("ef_search", 1..=1_000),
+        content: fields.choice("content").unwrap_or_default(),
+        highlight: fields.boolean("highlight").unwrap_or_default(),
+        explain: fields.boolean("explain").unwrap_or_default(),
+        cursor: None,
+    };
+    let cursor = fields.text("cursor", 1..=8_192).and_then(|text| {
+        let cursor = Cursor::decode(&text).filter(|cursor| cursor.fingerprint == query.fingerprint());
+        match cursor {
+            None => {
+                fields.refuse("cursor", "does not belong to this query; pass next_cursor of its last answer unchanged")
+            }
+            cursor => cursor,
+        }
+    });
+    fields.finish()?;
+    Ok(Query { cursor, ..query })
+}
+
+/// Stage times in milliseconds, as browsers and k6 read them.
+fn server_timing(timings: &Timings) -> HeaderValue {
+    let stages = [
+        ("embed", timings.embed),
+        ("vector", timings.vector),
+        ("keyword", timings.keyword),
+        ("rank", Some(timings.rank)),
+        ("fetch", Some(timings.fetch)),
+        ("total", Some(timings.total)),
+    ];
+    let milliseconds = |took: Duration| took.as_secs_f64() * 1_000.0;
+    let text: Vec<String> = stages
+        .into_iter()
+        .filter_map(|(stage, took)| Some(format!("{stage};dur={:.3}", milliseconds(took?))))
+        .collect();
+    HeaderValue::from_str(&text.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use utoipa::PartialSchema;
+
+    use super::*;
+
+    #[test]
+    fn the_description_names_just_the_parameters_that_are_read() {
+        let Err(problem) = query_from(Fields::from_query(Some("nothing_like_it=1")).expect("UTF-8")) else {
+            panic!("an unknown parameter was taken")
+        };
+        let allowed = problem.detail.split("allowed are ").nth(1).expect("the allowed names");
+        let read: BTreeSet<String> = allowed.split(", ").map(str::to_owned).collect();
+        let schema = serde_json::to_value(SearchParameters::schema()).expect("JSON");
+        let described: BTreeSet<String> =
+            schema["properties"].as_object().expect("an object").keys().cloned().collect();
+        assert_eq!(read, described);
+    }
+}

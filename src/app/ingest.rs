@@ -1,0 +1,94 @@
+//! `doc-server ingest`: imports a folder or file, with progress.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use super::{App, Error, arguments::IngestFlags, terminal::Meter};
+use crate::{
+    config::Settings,
+    index::generations::Target,
+    work::import::{self, Import, Progress, Report},
+};
+
+/// Often enough for a bar to move smoothly.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
+
+/// Skipped files named one by one; the rest are counted.
+const SHOWN_SKIPPED: usize = 20;
+
+/// Runs the import and says what it did.
+///
+/// # Errors
+/// When nothing could be published.
+pub async fn run(settings: Settings, flags: &IngestFlags) -> Result<(), Error> {
+    let started = Instant::now();
+    let work = Import {
+        path: flags.path.clone(),
+        target: Target {
+            source_id: flags.source.clone(),
+            version: flags.version.clone(),
+            title: flags.title.clone().unwrap_or_else(|| flags.source.clone()),
+            url: flags.url.clone(),
+        },
+        base_url: flags.url.clone(),
+        max_file_bytes: settings.max_file_bytes,
+    };
+    let app = App::open(&settings).await?;
+    let report = app.run(async |app| Ok(import_with_progress(app, &work).await?)).await?;
+    print_report(&report, flags, started.elapsed());
+    Ok(())
+}
+
+async fn import_with_progress(app: &App, work: &Import) -> Result<Report, crate::error::Error> {
+    let progress = Progress::default();
+    let mut meter = Meter::new("pages");
+    let mut running = std::pin::pin!(import::run(&app.index, &app.embedder, work, &progress));
+    let report = loop {
+        tokio::select! {
+            report = &mut running => break report,
+            () = tokio::time::sleep(SHOW_EVERY) => {
+                let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+                let note = format!("{} chunks embedded", read(&progress.chunks_embedded));
+                meter.show(read(&progress.pages_done), read(&progress.pages_total), &note);
+            }
+        }
+    };
+    meter.clear();
+    report
+}
+
+fn print_report(report: &Report, flags: &IngestFlags, took: Duration) {
+    for skipped in report.skipped.iter().take(SHOWN_SKIPPED) {
+        eprintln!("skipped {}: {}", skipped.name, skipped.reason);
+    }
+    if report.skipped.len() > SHOWN_SKIPPED {
+        eprintln!("skipped {} more files", report.skipped.len() - SHOWN_SKIPPED);
+    }
+    if report.resumed {
+        println!("went on with an import that had not finished");
+    }
+    println!(
+        "{} pages written, {} unchanged, {} removed, {} files skipped; {} chunks embedded in {:.1} s",
+        report.written,
+        report.unchanged,
+        report.removed,
+        report.skipped.len(),
+        report.chunks_embedded,
+        took.as_secs_f64()
+    );
+    if report.chunks_without_embedding > 0 {
+        println!(
+            "{} chunks have no vector and are found by words only; the log says why",
+            report.chunks_without_embedding
+        );
+    }
+    match &report.published {
+        Some(published) => println!(
+            "published {} {}: {} pages, {} chunks, {} code examples",
+            flags.source, flags.version, published.pages, published.chunks, published.code_examples
+        ),
+        None => println!("nothing has changed; {} {} stays as it is", flags.source, flags.version),
+    }
+}

@@ -1,0 +1,228 @@
+//! The composition root: settings to running parts, and the roles of the binary.
+//!
+//! The only place that constructs things. Each role is one file: open what it needs, do its work, leave in order.
+
+pub mod arguments;
+mod eval;
+mod healthcheck;
+mod index;
+mod ingest;
+mod search;
+mod serve;
+mod terminal;
+
+use std::{path::Path, sync::Arc};
+
+use arguments::{Arguments, Command};
+use clap::{CommandFactory, Parser};
+
+use crate::{
+    config::{self, EmbedProvider, Settings},
+    embed::{self, Embedder},
+    index::{Error as IndexError, Index, cluster, cluster::Cluster},
+    runtime::{
+        lifecycle::{Lifecycle, Signals},
+        listen, telemetry,
+    },
+    search::Search,
+};
+
+/// Why a role could not do its work. Printed for a person; the process exits with [`Error::exit_code`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Settings(#[from] config::Error),
+    /// Logging could not start.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::Error),
+    /// The embedded database cannot run.
+    #[error("the embedded database cannot be used: {0}")]
+    Cluster(#[from] cluster::Error),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The model cannot be used.
+    #[error(transparent)]
+    Embed(#[from] embed::Error),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] listen::Error),
+    /// The work failed.
+    #[error(transparent)]
+    Work(#[from] crate::error::Error),
+    /// Anything else, in a sentence.
+    #[error("{0}")]
+    Failed(String),
+    /// Stopped by a signal before it was done.
+    #[error("interrupted; run it again to go on")]
+    Interrupted,
+}
+
+impl Error {
+    /// 64 for a command line or settings that cannot be used (sysexits' `EX_USAGE`), 130 after Ctrl-C, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Settings(_) => 64,
+            Self::Interrupted => 130,
+            _ => 1,
+        }
+    }
+}
+
+/// Reads the command line and the settings, and plays the role they name.
+///
+/// # Errors
+/// When the role could not do its work.
+pub async fn run() -> Result<(), Error> {
+    let arguments = Arguments::parse();
+    match &arguments.command {
+        Command::Openapi => return print_openapi(),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Arguments::command(), "doc-server", &mut std::io::stdout());
+            return Ok(());
+        }
+        _ => {}
+    }
+    let file = arguments.settings.config.as_deref().map(Path::to_owned);
+    let settings = Settings::read(file.as_deref(), &arguments.settings.overrides(&arguments.command))?;
+    telemetry::install(settings.log_format, &log_filter(&settings, &arguments.command))?;
+    match arguments.command {
+        Command::Serve(flags) => serve::run(settings, &flags).await,
+        Command::Migrate => migrate(settings).await,
+        Command::Ingest(flags) => ingest::run(settings, &flags).await,
+        Command::Search(flags) => search::run(settings, &flags).await,
+        Command::Index(flags) => index::run(settings, &flags).await,
+        Command::Eval(flags) => eval::run(settings, &flags).await,
+        Command::Healthcheck => healthcheck::run(&settings).await,
+        Command::Openapi | Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// Roles that talk to a person say on the log only what went wrong, unless asked for more.
+fn log_filter(settings: &Settings, command: &Command) -> String {
+    let quiet = !matches!(command, Command::Serve(_)) && settings.log_level == Settings::default().log_level;
+    if quiet { "warn".to_owned() } else { settings.log_level.clone() }
+}
+
+/// The parts that every role but the simplest needs.
+pub struct App {
+    /// Tokens and tracked tasks.
+    pub lifecycle: Lifecycle,
+    /// The database.
+    pub index: Index,
+    /// The model.
+    pub embedder: Embedder,
+    /// The path of a search.
+    pub search: Search,
+    cluster: Option<Arc<Cluster>>,
+}
+
+impl App {
+    /// Opens the database (the embedded one unless another is configured) and puts the parts together. Loads no model.
+    ///
+    /// # Errors
+    /// Says what is missing and what to do.
+    pub async fn open(settings: &Settings) -> Result<Self, Error> {
+        let lifecycle = Lifecycle::new();
+        let embedder = Embedder::new(settings.embed(), &lifecycle)?;
+        let (options, cluster) = if settings.database_url.is_empty() {
+            let cluster = Cluster::open(&settings.cluster()).await?;
+            (cluster.connect_options(), Some(Arc::new(cluster)))
+        } else {
+            let options = settings.database_url.parse().map_err(|error| config::Error::Invalid {
+                setting: "database_url",
+                message: format!("{error}; use postgres://user:password@host:5432/database"),
+            })?;
+            (options, None)
+        };
+        let index = match Index::connect(options, settings.index()).await {
+            Ok(index) => index,
+            Err(error) => {
+                leave(cluster).await;
+                return Err(error.into());
+            }
+        };
+        let search = Search::new(index.clone(), embedder.clone(), settings.search());
+        Ok(Self { lifecycle, index, embedder, search, cluster })
+    }
+
+    /// Does `work` on a schema that is up to date, until it is done or a signal arrives, then leaves in order.
+    ///
+    /// # Errors
+    /// What the work failed with.
+    pub async fn run<T>(self, work: impl AsyncFnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
+        let mut signals =
+            Signals::listen().map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
+        let done = tokio::select! {
+            done = async {
+                self.index.migrate().await?;
+                work(&self).await
+            } => done,
+            () = signals.next() => Err(Error::Interrupted),
+        };
+        self.close().await;
+        done
+    }
+
+    /// Leaves in order: tasks, connections, then the embedded database.
+    pub async fn close(self) {
+        self.lifecycle.stop();
+        self.index.close().await;
+        drop((self.index, self.search, self.embedder));
+        leave(self.cluster).await;
+    }
+}
+
+async fn leave(cluster: Option<Arc<Cluster>>) {
+    let Some(cluster) = cluster.and_then(Arc::into_inner) else { return };
+    if let Err(error) = cluster.close().await {
+        tracing::error!(%error, "the embedded database did not stop in order");
+    }
+}
+
+async fn migrate(settings: Settings) -> Result<(), Error> {
+    let app = App::open(&settings).await?;
+    let applied = app.index.migrate().await;
+    app.close().await;
+    match applied? {
+        0 => println!("the schema is up to date"),
+        applied => println!("applied {applied} migrations"),
+    }
+    Ok(())
+}
+
+fn print_openapi() -> Result<(), Error> {
+    let text = crate::api::openapi().to_pretty_json().map_err(|error| Error::Failed(error.to_string()))?;
+    println!("{text}");
+    Ok(())
+}
+
+impl Settings {
+    /// The embedding stage's settings.
+    #[must_use]
+    pub fn embed(&self) -> embed::Config {
+        let backend = match self.embed_provider {
+            EmbedProvider::Local => {
+                let library = self.data_dir.join("runtime/onnxruntime/libonnxruntime.so");
+                let model = self.data_dir.join("runtime/models/all-MiniLM-L6-v2");
+                let mut local = embed::LocalConfig::new(
+                    self.onnxruntime.clone().unwrap_or(library),
+                    self.model_dir.clone().unwrap_or(model),
+                    self.model_precision,
+                );
+                local.sessions = self.embed_sessions;
+                embed::Backend::Local(local)
+            }
+            EmbedProvider::Remote => {
+                let mut remote = embed::RemoteConfig::new(self.embed_url.clone(), self.embed_model.clone());
+                remote.api_key =
+                    (!self.embed_api_key.0.is_empty()).then(|| embed::ApiKey::new(self.embed_api_key.0.clone()));
+                embed::Backend::Remote(remote)
+            }
+            EmbedProvider::Fake => embed::Backend::Fake(embed::FakeConfig::default()),
+        };
+        embed::Config { backend, queue_capacity: self.embed_queue_capacity }
+    }
+}

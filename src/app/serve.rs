@@ -1,0 +1,70 @@
+//! `doc-server serve`: both doors open, until a signal.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{App, Error, arguments::ServeFlags};
+use crate::{
+    admin, api,
+    config::Settings,
+    health::{self, Health},
+    index::cleanup,
+    runtime::{lifecycle::Signals, listen, metrics},
+};
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, or a background task failed.
+pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
+    // Before anything slow: a taken port is told at once, and nothing is left half started.
+    let public = listen::bind("bind", settings.bind).await?;
+    let private = listen::bind("admin_bind", settings.admin_bind).await?;
+    let signals = Signals::listen().map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
+    let recorder = metrics::install().map_err(|error| Error::Failed(format!("cannot start metrics: {error}")))?;
+    let app = App::open(&settings).await?;
+    if let Err(error) = prepare(&app, flags).await {
+        app.close().await;
+        return Err(error);
+    }
+    let health = Arc::new(Health::new(app.embedder.clone()));
+    health.probe(&app.index).await;
+    start_tasks(&app, &settings, &health);
+    let (lifecycle, bounds) = (&app.lifecycle, settings.listen());
+    let state = api::State {
+        search: app.search.clone(),
+        index: app.index.clone(),
+        health: Arc::clone(&health),
+        max_body_bytes: settings.max_body_bytes,
+    };
+    let door = admin::State { metrics: recorder, health, stopping: lifecycle.stopping() };
+    tracing::info!("listening on http://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
+    lifecycle.spawn("api", listen::serve_task(public, api::router(state), bounds, lifecycle.clone()));
+    lifecycle.spawn("admin", listen::serve_task(private, admin::router(door), bounds, lifecycle.clone()));
+    let well = lifecycle.finish(signals).await;
+    app.close().await;
+    if well { Ok(()) } else { Err(Error::Failed("did not stop in order; the log says why".to_owned())) }
+}
+
+async fn prepare(app: &App, flags: &ServeFlags) -> Result<(), Error> {
+    if flags.no_migrate {
+        app.index.require_migrated().await?;
+    } else {
+        let applied = app.index.migrate().await?;
+        if applied > 0 {
+            tracing::info!(applied, "applied migrations");
+        }
+    }
+    app.index.refresh_catalog().await?;
+    Ok(())
+}
+
+fn start_tasks(app: &App, settings: &Settings, health: &Arc<Health>) {
+    let lifecycle = &app.lifecycle;
+    app.index.follow(lifecycle);
+    let retention = Duration::from_secs(settings.retention_s);
+    lifecycle.spawn("cleanup", cleanup::cleanup_task(app.index.clone(), retention, lifecycle.stopping()));
+    lifecycle.spawn("health", health::probe_task(Arc::clone(health), app.index.clone(), lifecycle.stopping()));
+    if let Some(cluster) = &app.cluster {
+        lifecycle.spawn("postgres", Arc::clone(cluster).supervise_task(lifecycle.clone()));
+    }
+}

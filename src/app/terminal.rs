@@ -1,0 +1,52 @@
+//! Progress: a bar with rate and remaining time on a terminal, a plain line every few seconds elsewhere.
+
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Often enough to be sure that it goes on, rarely enough for a log.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows how far something is, on standard error.
+pub struct Meter {
+    bar: Option<ProgressBar>,
+    what: &'static str,
+    started: Instant,
+    last_line: Instant,
+}
+
+impl Meter {
+    /// Counts `what`, such as `pages`.
+    #[must_use]
+    pub fn new(what: &'static str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let template = format!("{{bar:30}} {{pos}}/{{len}} {what}  {{per_sec}}  {{eta}} left  {{msg}}");
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            bar.set_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { bar, what, started: Instant::now(), last_line: Instant::now() }
+    }
+
+    /// Shows `done` of `total`, and `note` beside it.
+    pub fn show(&mut self, done: u64, total: u64, note: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(note.to_owned());
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{done}/{total} {}, {} s so far; {note}", self.what, self.started.elapsed().as_secs());
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Settings: defaults, then the settings file, then `DOC_SERVER_*` in the environment, then flags; the later wins.
+//!
+//! Every setting is one key of [`Settings`], with the same name in the file (`data_dir = "…"`), in the environment
+//! (`DOC_SERVER_DATA_DIR`) and as a flag where there is one (`--data-dir`). An unknown key or a value that cannot be used
+//! is refused at start with the key's name.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    embed,
+    index::{self, cluster},
+    runtime::{listen, telemetry::LogFormat},
+    search,
+};
+
+/// Variables of the same prefix that are not settings: they belong to the tests and to the choice of the file.
+const OTHER_VARIABLES: [&str; 2] = ["DOC_SERVER_TEST_", "DOC_SERVER_CONFIG"];
+
+/// Every setting.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where the API listens.
+    pub bind: SocketAddr,
+    /// Where metrics and probes listen.
+    pub admin_bind: SocketAddr,
+    /// Holds the embedded database, the model and the libraries. Default: the user's data home, or
+    /// `/var/lib/doc-server` as root.
+    pub data_dir: PathBuf,
+    /// `postgres://…`; empty runs the embedded database.
+    pub database_url: String,
+    /// Binaries of the embedded database. Default: `runtime/postgres` in the data directory.
+    pub postgres_dir: Option<PathBuf>,
+    /// Connections for searches.
+    pub database_read_connections: u32,
+    /// Connections for imports and administration.
+    pub database_write_connections: u32,
+    /// The longest a request waits for a connection.
+    pub database_acquire_timeout_ms: u64,
+    /// The longest a search statement runs.
+    pub database_statement_timeout_ms: u64,
+    /// Candidates an HNSW scan keeps.
+    pub ef_search: u16,
+    /// `local`, `remote` or `fake` (for tests: no meaning, only words).
+    pub embed_provider: EmbedProvider,
+    /// `libonnxruntime.so`. Default: `runtime/onnxruntime` in the data directory.
+    pub onnxruntime: Option<PathBuf>,
+    /// Holds `model.onnx`, `model_int8.onnx` and the tokenizer. Default: `runtime/models/all-MiniLM-L6-v2` in the data
+    /// directory.
+    pub model_dir: Option<PathBuf>,
+    /// `int8` or `f32`.
+    pub model_precision: embed::Precision,
+    /// Texts the local model computes at once.
+    pub embed_sessions: usize,
+    /// Texts that may wait for the model.
+    pub embed_queue_capacity: usize,
+    /// The longest a search waits for its vector.
+    pub embed_timeout_ms: u64,
+    /// Base address of an OpenAI-style provider.
+    pub embed_url: String,
+    /// Its key.
+    pub embed_api_key: Secret,
+    /// Its model.
+    pub embed_model: String,
+    /// The largest file that is imported.
+    pub max_file_bytes: u64,
+    /// The largest request body.
+    pub max_body_bytes: usize,
+    /// How long replaced documents stay readable for searches and cursors that began before.
+    pub retention_s: u64,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level` pairs.
+    pub log_level: String,
+    /// `json` or `pretty`.
+    pub log_format: LogFormat,
+}
+
+/// A value that is never printed.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.0.is_empty() { "unset" } else { "set" })
+    }
+}
+
+/// Who embeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbedProvider {
+    /// The model of `model_dir`, in this process.
+    #[default]
+    Local,
+    /// The provider at `embed_url`.
+    Remote,
+    /// Hashed words: for tests.
+    Fake,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let pool = index::pool::Config::default();
+        Self {
+            bind: (Ipv4Addr::LOCALHOST, 8051).into(),
+            admin_bind: (Ipv4Addr::LOCALHOST, 9051).into(),
+            data_dir: default_data_dir(),
+            database_url: String::new(),
+            postgres_dir: None,
+            database_read_connections: pool.read_connections,
+            database_write_connections: pool.write_connections,
+            database_acquire_timeout_ms: 300,
+            database_statement_timeout_ms: 10_000,
+            ef_search: pool.ef_search,
+            embed_provider: EmbedProvider::Local,
+            onnxruntime: None,
+            model_dir: None,
+            model_precision: embed::Precision::Int8,
+            embed_sessions: 2,
+            embed_queue_capacity: 1_024,
+            embed_timeout_ms: 3_000,
+            embed_url: String::new(),
+            embed_api_key: Secret::default(),
+            embed_model: String::new(),
+            max_file_bytes: 5 * 1024 * 1024,
+            max_body_bytes: 1024 * 1024,
+            retention_s: 15 * 60,
+            log_level: "info".to_owned(),
+            log_format: LogFormat::Pretty,
+        }
+    }
+}
+
+/// The data home of the user, or the system's for root: Postgres runs as another account there, which cannot enter
+/// `/root`.
+fn default_data_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if root {
+        return PathBuf::from("/var/lib/doc-server");
+    }
+    std::env::var_os("XDG_DATA_HOME").map_or_else(|| home().join(".local/share"), PathBuf::from).join("doc-server")
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file, the environment or a flag does not parse.
+    #[error("bad settings: {0}")]
+    Unreadable(String),
+    /// A value out of its range.
+    #[error("{setting}: {message}")]
+    Invalid {
+        /// The key.
+        setting: &'static str,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+}
+
+impl Settings {
+    /// Reads them: `file` (it must exist when named), the environment, then `flags`.
+    ///
+    /// # Errors
+    /// Names the key and the reason.
+    pub fn read(file: Option<&Path>, flags: &[(&'static str, String)]) -> Result<Self, Error> {
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
+        }
+        let variables = std::env::vars()
+            .filter(|(name, _)| name.starts_with("DOC_SERVER_"))
+            .filter(|(name, _)| !OTHER_VARIABLES.iter().any(|other| name.starts_with(other)))
+            .collect();
+        let environment = config::Environment::with_prefix("DOC_SERVER")
+            .prefix_separator("_")
+            .try_parsing(true)
+            .source(Some(variables));
+        builder = builder.add_source(environment);
+        for (key, value) in flags {
+            builder =
+                builder.set_override(*key, value.as_str()).map_err(|error| Error::Unreadable(error.to_string()))?;
+        }
+        let settings: Self = builder
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| Error::Unreadable(error.to_string()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let invalid = |setting, message: &str| Err(Error::Invalid { setting, message: message.to_owned() });
+        if self.database_read_connections < 2 {
+            return invalid("database_read_connections", "a hybrid search needs two connections; set at least 2");
+        }
+        if self.database_write_connections < 2 {
+            return invalid("database_write_connections", "set at least 2");
+        }
+        if !(1..=1_000).contains(&self.ef_search) {
+            return invalid("ef_search", "set 1 to 1000");
+        }
+        if self.embed_provider == EmbedProvider::Remote && (self.embed_url.is_empty() || self.embed_model.is_empty()) {
+            return invalid("embed_provider", "remote needs embed_url and embed_model");
+        }
+        if self.bind == self.admin_bind && self.bind.port() != 0 {
+            return invalid("admin_bind", "is the same address as bind; set another port");
+        }
+        Ok(())
+    }
+
+    /// The embedded database's settings.
+    #[must_use]
+    pub fn cluster(&self) -> cluster::Config {
+        let postgres = self.postgres_dir.clone().unwrap_or_else(|| self.data_dir.join("runtime/postgres"));
+        cluster::Config::new(self.data_dir.join("cluster"), postgres)
+    }
+
+    /// The index stage's settings.
+    #[must_use]
+    pub fn index(&self) -> index::Config {
+        index::Config {
+            pool: index::pool::Config {
+                read_connections: self.database_read_connections,
+                write_connections: self.database_write_connections,
+                acquire_timeout: Duration::from_millis(self.database_acquire_timeout_ms),
+                statement_timeout: Duration::from_millis(self.database_statement_timeout_ms),
+                ef_search: self.ef_search,
+            },
+        }
+    }
+
+    /// The search path's settings.
+    #[must_use]
+    pub fn search(&self) -> search::Config {
+        search::Config { embed_timeout: Duration::from_millis(self.embed_timeout_ms) }
+    }
+
+    /// The front door's bounds.
+    #[must_use]
+    pub fn listen(&self) -> listen::Config {
+        listen::Config::default()
+    }
+}

@@ -1,0 +1,37 @@
+//! What went wrong, in our words, without HTTP: the front door and the command line each say it in their way.
+
+use crate::{embed, index};
+
+/// Any failure of the library.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A value that cannot be used; names the field and what is allowed.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The parameter or setting.
+        field: &'static str,
+        /// What is wrong with it and what is allowed.
+        message: String,
+    },
+    /// The vector leg is all that was asked for, and the text could not be embedded.
+    #[error("the query cannot be embedded: {0}")]
+    Embed(#[from] embed::Error),
+    /// The query was not embedded in time.
+    #[error("the query was not embedded in time")]
+    EmbedTimeout,
+    /// The vectors in the index come from another model.
+    #[error(
+        "the documents were embedded by another model than the one in use ({in_use}); \
+         import them again, or start with the model they were made with"
+    )]
+    OtherModel {
+        /// The model in use.
+        in_use: String,
+    },
+    /// The database refused or is away, or what was asked for is not there.
+    #[error(transparent)]
+    Index(#[from] index::Error),
+    /// A bug.
+    #[error("internal error: {0}")]
+    Internal(String),
+}

@@ -1,0 +1,256 @@
+//! What is published: every source, its versions and the generation that search reads, as one snapshot in memory.
+//!
+//! A snapshot is believed for five seconds after it was read. A background task re-reads it when another process
+//! announces a publish, and twice a lease anyway, so that requests hardly ever read it themselves. When the database is
+//! away, the lease ends and requests fail rather than answer from a snapshot that may be wrong.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use sqlx::{Row, postgres::PgListener, postgres::PgRow};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Index};
+
+/// The channel on which a publish, a change of a source or its deletion is announced, with the transaction.
+pub(super) const CHANNEL: &str = "doc_server_catalog";
+
+/// How long a snapshot is believed: a replica that is cut off from announcements answers from old documents at most this long.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// Twice a lease, so that the lease does not end while the database answers.
+const REFRESH_EVERY: Duration = Duration::from_millis(2_500);
+
+/// One consistent reading of all sources, ordered by name.
+#[derive(Debug)]
+pub struct Catalog {
+    /// The sources that are not deleted.
+    pub sources: Vec<Source>,
+    read_at: Instant,
+}
+
+/// A documentation set.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its row.
+    pub id: i64,
+    /// Its name.
+    pub source_id: Arc<str>,
+    /// For people.
+    pub title: String,
+    /// What it is about.
+    pub summary: String,
+    /// Where it comes from.
+    pub url: String,
+    /// Free labels.
+    pub tags: Vec<String>,
+    /// What a search without `version` reads; none means `latest`.
+    pub default_version: Option<String>,
+    /// When it was first imported.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed, a publish included.
+    pub updated_at: DateTime<Utc>,
+    /// Its versions, oldest first.
+    pub versions: Vec<Version>,
+}
+
+/// One version of a source.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// Its row.
+    pub id: i64,
+    /// Its name: often a release number.
+    pub version: Arc<str>,
+    /// What search reads; none while the first import runs.
+    pub published: Option<Generation>,
+}
+
+/// The published snapshot of a version.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// Its row; grows with time.
+    pub id: i64,
+    /// The embedding model of all its vectors.
+    pub model_id: i32,
+    /// `name/precision` of that model.
+    pub model: String,
+    /// Pages in it.
+    pub pages: i64,
+    /// Chunks in it.
+    pub chunks: i64,
+    /// Chunks that only words can find.
+    pub chunks_without_embedding: i64,
+    /// Code examples in it.
+    pub code_examples: i64,
+    /// Words in its pages.
+    pub words: i64,
+    /// When it was published.
+    pub indexed_at: DateTime<Utc>,
+}
+
+/// The snapshot in use, shared by all handles.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    current: RwLock<Option<Arc<Catalog>>>,
+    /// Held while reading: readings come one after the other, so a later one never loses to an earlier one.
+    reading: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    fn current(&self) -> Option<Arc<Catalog>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn believed(&self) -> Option<Arc<Catalog>> {
+        self.current().filter(|catalog| catalog.read_at.elapsed() < LEASE)
+    }
+}
+
+impl Index {
+    /// The catalog, at most five seconds old.
+    ///
+    /// # Errors
+    /// When the lease has ended and the database does not answer.
+    pub async fn catalog(&self) -> Result<Arc<Catalog>, Error> {
+        if let Some(catalog) = self.catalog.believed() {
+            return Ok(catalog);
+        }
+        let reading = self.catalog.reading.lock().await;
+        match self.catalog.believed() {
+            Some(catalog) => Ok(catalog),
+            None => self.read_catalog(&reading).await,
+        }
+    }
+
+    /// The catalog as of now: after a change of one's own.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn refresh_catalog(&self) -> Result<Arc<Catalog>, Error> {
+        let reading = self.catalog.reading.lock().await;
+        self.read_catalog(&reading).await
+    }
+
+    async fn read_catalog(&self, _reading: &tokio::sync::MutexGuard<'_, ()>) -> Result<Arc<Catalog>, Error> {
+        // The lease begins before the statement: what is committed later may be missing.
+        let read_at = Instant::now();
+        let mut connection = self.pools.read().await?;
+        let rows = sqlx::query(
+            "select s.id, s.source_id, s.title, s.summary, s.url, s.tags, s.default_version, s.created_at, s.updated_at,
+                    v.id as version_row, v.version, g.id as generation, g.model_id, m.name || '/' || m.precision as model,
+                    g.pages, g.chunks, g.chunks_without_embedding, g.code_examples, g.words, g.published_at
+             from sources s
+             left join versions v on v.source = s.id
+             left join generations g on g.id = v.published_generation
+             left join models m on m.id = g.model_id
+             where s.deleted_at is null
+             order by s.source_id, v.id",
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let mut sources: Vec<Source> = Vec::new();
+        for row in &rows {
+            let id: i64 = row.try_get("id")?;
+            if sources.last().is_none_or(|last| last.id != id) {
+                sources.push(source_of(row)?);
+            }
+            if let (Some(last), Some(version)) = (sources.last_mut(), version_of(row)?) {
+                last.versions.push(version);
+            }
+        }
+        let catalog = Arc::new(Catalog { sources, read_at });
+        *self.catalog.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&catalog));
+        Ok(catalog)
+    }
+}
+
+fn source_of(row: &PgRow) -> Result<Source, sqlx::Error> {
+    Ok(Source {
+        id: row.try_get("id")?,
+        source_id: row.try_get::<String, _>("source_id")?.into(),
+        title: row.try_get("title")?,
+        summary: row.try_get("summary")?,
+        url: row.try_get("url")?,
+        tags: row.try_get("tags")?,
+        default_version: row.try_get("default_version")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+        versions: Vec::new(),
+    })
+}
+
+fn version_of(row: &PgRow) -> Result<Option<Version>, sqlx::Error> {
+    let Some(id) = row.try_get::<Option<i64>, _>("version_row")? else { return Ok(None) };
+    let published = match row.try_get::<Option<i64>, _>("generation")? {
+        None => None,
+        Some(generation) => Some(Generation {
+            id: generation,
+            model_id: row.try_get("model_id")?,
+            model: row.try_get("model")?,
+            pages: row.try_get("pages")?,
+            chunks: row.try_get("chunks")?,
+            chunks_without_embedding: row.try_get("chunks_without_embedding")?,
+            code_examples: row.try_get("code_examples")?,
+            words: row.try_get("words")?,
+            indexed_at: row.try_get("published_at")?,
+        }),
+    };
+    Ok(Some(Version { id, version: row.try_get::<String, _>("version")?.into(), published }))
+}
+
+/// Keeps the catalog current until `stopping`. A lost connection is made again; meanwhile the lease decides.
+///
+/// # Errors
+/// Never; the signature is that of a background task.
+pub(super) async fn follow_task(index: Index, stopping: CancellationToken) -> Result<(), Infallible> {
+    while !stopping.is_cancelled() {
+        let listener = tokio::select! {
+            () = stopping.cancelled() => break,
+            listener = listen(&index) => listener,
+        };
+        match listener {
+            Ok(listener) => follow(&index, listener, &stopping).await,
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for publishes; trying again");
+                tokio::select! {
+                    () = stopping.cancelled() => break,
+                    () = tokio::time::sleep(REFRESH_EVERY) => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn listen(index: &Index) -> Result<PgListener, Error> {
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(REFRESH_EVERY)
+        .connect_lazy_with(index.options.clone());
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+/// Re-reads after each announcement and each interval, until the connection breaks or the process stops.
+async fn follow(index: &Index, mut listener: PgListener, stopping: &CancellationToken) {
+    loop {
+        // What happened between the last reading and `listen` is caught by reading first.
+        if let Err(error) = index.refresh_catalog().await {
+            tracing::warn!(%error, "cannot read the catalog");
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(REFRESH_EVERY) => {}
+            heard = listener.try_recv() => match heard {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+}

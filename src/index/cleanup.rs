@@ -1,0 +1,77 @@
+//! Removing what no search can reach any more, in small steps in the background.
+//!
+//! A generation's rows stay for a grace period after it was replaced, longer than any search or cursor that may still read
+//! them. Deleted sources go at once from search and step by step from the tables.
+
+use std::{convert::Infallible, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Index};
+
+/// Pages removed in one transaction: a few thousand rows, a fraction of a second.
+const PAGES_PER_STEP: i64 = 100;
+
+/// How often to look for work.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Removes old rows until `stopping`.
+///
+/// # Errors
+/// Never; the signature is that of a background task. A failed step is logged and tried again.
+pub async fn cleanup_task(index: Index, grace: Duration, stopping: CancellationToken) -> Result<(), Infallible> {
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return Ok(()),
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        match index.remove_unreachable(grace).await {
+            Ok(0) => {}
+            Ok(pages) => tracing::info!(pages, "removed pages that no search can reach"),
+            Err(error) => tracing::warn!(%error, "cannot remove old pages now"),
+        }
+    }
+}
+
+impl Index {
+    /// Removes the pages that were replaced or deleted more than `grace` ago. Returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer; what was removed stays removed.
+    pub async fn remove_unreachable(&self, grace: Duration) -> Result<u64, Error> {
+        let mut removed = 0;
+        loop {
+            let pages = sqlx::query(
+                "delete from pages where id in (
+                    select p.id from pages p
+                    join versions v on v.id = p.version_id
+                    join sources s on s.id = v.source
+                    left join generations ended on ended.id = p.died
+                    where s.deleted_at < now() - make_interval(secs => $1)
+                       or (p.died <= v.published_generation and ended.published_at < now() - make_interval(secs => $1))
+                    limit $2
+                 )",
+            )
+            .bind(grace.as_secs_f64())
+            .bind(PAGES_PER_STEP)
+            .execute(self.pools.write())
+            .await?
+            .rows_affected();
+            removed += pages;
+            if pages == 0 {
+                break;
+            }
+        }
+        sqlx::query(
+            "with emptied as (
+                delete from sources where deleted_at < now() - make_interval(secs => $1)
+             )
+             delete from generations g where status = 'retired' and retired_at < now() - make_interval(secs => $1)
+               and not exists (select from pages p where p.version_id = g.version_id and p.died = g.id)",
+        )
+        .bind(grace.as_secs_f64())
+        .execute(self.pools.write())
+        .await?;
+        Ok(removed)
+    }
+}

@@ -1,0 +1,323 @@
+//! Building a generation beside the published one, and publishing it in one transaction.
+//!
+//! Rows carry a validity range (`born <= generation < died`), and a generation's number grows with time. So a build writes its
+//! new rows and ends the lives of replaced ones while search, which reads an older number, sees neither; publishing
+//! only moves the number that search reads. A build that stops anywhere leaves the published generation as it was, and the
+//! next build of the version goes on from there.
+
+use sqlx::{Connection, PgConnection, Row};
+
+use super::{Error, Index, catalog::CHANNEL, vectors::Model};
+
+/// The embedding model that a generation's vectors come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelIdentity {
+    /// Such as `all-MiniLM-L6-v2`.
+    pub name: String,
+    /// `int8`, `f32` or `remote`.
+    pub precision: String,
+    /// Numbers in a vector.
+    pub dimensions: usize,
+    /// Which build of the model.
+    pub revision: String,
+}
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The source's name.
+    pub source_id: String,
+    /// The version's name.
+    pub version: String,
+    /// Title for a new source.
+    pub title: String,
+    /// Where the source comes from; empty keeps what is known.
+    pub url: String,
+}
+
+/// A generation under construction. Holds the version's build lock on a connection of its own, so the lock goes with the
+/// process.
+#[derive(Debug)]
+pub struct Build {
+    /// The generation's row.
+    pub generation: i64,
+    /// The version's row.
+    pub version_id: i64,
+    /// The model of its vectors.
+    pub model: Model,
+    /// Whether an earlier build left work that this one goes on with.
+    pub resumed: bool,
+    lock: PgConnection,
+}
+
+/// What a publish put in front of search.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    /// The generation.
+    pub generation: i64,
+    /// Pages in it.
+    pub pages: i64,
+    /// Chunks in it.
+    pub chunks: i64,
+    /// Code examples in it.
+    pub code_examples: i64,
+}
+
+impl Index {
+    /// The row of `identity`, made on first use, with its empty vector index.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn register_model(&self, identity: &ModelIdentity) -> Result<Model, Error> {
+        let dimensions = i32::try_from(identity.dimensions).unwrap_or(i32::MAX);
+        let mut transaction = self.pools.write().begin().await?;
+        // One at a time, so that two processes do not both claim or make a row.
+        sqlx::query("lock table models in share row exclusive mode").execute(&mut *transaction).await?;
+        let id: i32 = sqlx::query_scalar(
+            "with known as (
+                select id from models where name = $1 and precision = $2 and dimensions = $3 and revision = $4
+             ), claimed as (
+                update models set revision = $4
+                where name = $1 and precision = $2 and dimensions = $3 and revision is null
+                  and not exists (select from known)
+                returning id
+             ), made as (
+                insert into models (name, precision, dimensions, revision)
+                select $1, $2, $3, $4
+                where not exists (select from known)
+                  and not exists (select from models where name = $1 and precision = $2 and dimensions = $3 and revision is null)
+                returning id
+             )
+             select id from known union all select id from claimed union all select id from made",
+        )
+        .bind(&identity.name)
+        .bind(&identity.precision)
+        .bind(dimensions)
+        .bind(&identity.revision)
+        .fetch_one(&mut *transaction)
+        .await?;
+        sqlx::query("select create_vector_index($1)").bind(id).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(Model { id, dimensions: identity.dimensions })
+    }
+
+    /// The row of `identity`, if it has ever been used here.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn find_model(&self, identity: &ModelIdentity) -> Result<Option<Model>, Error> {
+        let mut connection = self.pools.read().await?;
+        let id: Option<i32> = sqlx::query_scalar(
+            "select id from models where name = $1 and precision = $2 and dimensions = $3 and revision = $4",
+        )
+        .bind(&identity.name)
+        .bind(&identity.precision)
+        .bind(i32::try_from(identity.dimensions).unwrap_or(i32::MAX))
+        .bind(&identity.revision)
+        .fetch_optional(&mut *connection)
+        .await?;
+        Ok(id.map(|id| Model { id, dimensions: identity.dimensions }))
+    }
+
+    /// Starts a build of `target`, or goes on with the one that was left.
+    ///
+    /// # Errors
+    /// [`Error::BuildRunning`] while another process builds the same version.
+    pub async fn begin_build(&self, target: &Target, model: Model) -> Result<Build, Error> {
+        let mut lock = PgConnection::connect_with(&self.options).await?;
+        let free: bool = sqlx::query_scalar(
+            "select pg_try_advisory_lock(hashtextextended('doc-server build ' || $1 || ' ' || $2, 0))",
+        )
+        .bind(&target.source_id)
+        .bind(&target.version)
+        .fetch_one(&mut lock)
+        .await?;
+        if !free {
+            return Err(Error::BuildRunning { source_id: target.source_id.clone(), version: target.version.clone() });
+        }
+        let mut transaction = lock.begin().await?;
+        let version_id = make_version(&mut transaction, target).await?;
+        let left: Option<(i64, i32)> =
+            sqlx::query_as("select id, model_id from generations where version_id = $1 and status = 'building'")
+                .bind(version_id)
+                .fetch_optional(&mut *transaction)
+                .await?;
+        let (generation, resumed) = match left {
+            Some((generation, model_id)) => {
+                if model_id != model.id {
+                    forget_other_model(&mut transaction, generation, version_id, model).await?;
+                }
+                (generation, true)
+            }
+            None => (make_generation(&mut transaction, version_id, model).await?, false),
+        };
+        transaction.commit().await?;
+        Ok(Build { generation, version_id, model, resumed, lock })
+    }
+
+    /// Puts the build in front of search in one transaction, announced to every replica with it.
+    ///
+    /// # Errors
+    /// When the database fails; then the build stays and can be gone on with.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before the commit publishes nothing.
+    pub async fn publish(&self, build: &mut Build) -> Result<Published, Error> {
+        let (generation, version_id) = (build.generation, build.version_id);
+        count_terms(&mut build.lock, generation, version_id).await?;
+        let mut transaction = build.lock.begin().await?;
+        let counts = count_contents(&mut transaction, generation, version_id).await?;
+        sqlx::query("update generations set status = 'retired', retired_at = now() where version_id = $1 and status = 'published'")
+            .bind(version_id)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("update generations set status = 'published', published_at = now() where id = $1")
+            .bind(generation)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("update versions set published_generation = $2 where id = $1")
+            .bind(version_id)
+            .bind(generation)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "with changed as (
+                update sources set updated_at = now() where id = (select source from versions where id = $1) returning source_id
+             )
+             select pg_notify($2, source_id) from changed",
+        )
+        .bind(version_id)
+        .bind(CHANNEL)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        self.refresh_catalog().await?;
+        Ok(counts)
+    }
+
+    /// Whether the build differs from what is published.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn has_changes(&self, build: &Build) -> Result<bool, Error> {
+        Ok(sqlx::query_scalar(
+            "select (select published_generation is null from versions where id = $1)
+                 or exists (select from pages where version_id = $1 and (born = $2 or died = $2))",
+        )
+        .bind(build.version_id)
+        .bind(build.generation)
+        .fetch_one(self.pools.write())
+        .await?)
+    }
+
+    /// Gives up a build that changed nothing: the published generation stays.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn discard(&self, mut build: Build) -> Result<(), Error> {
+        sqlx::query("delete from generations where id = $1 and status = 'building'")
+            .bind(build.generation)
+            .execute(&mut build.lock)
+            .await?;
+        Ok(())
+    }
+}
+
+async fn make_version(connection: &mut PgConnection, target: &Target) -> Result<i64, Error> {
+    let source: i64 = sqlx::query_scalar(
+        "insert into sources (source_id, title, url) values ($1, $2, $3)
+         on conflict (source_id) where deleted_at is null
+         do update set url = case when $3 = '' then sources.url else $3 end
+         returning id",
+    )
+    .bind(&target.source_id)
+    .bind(&target.title)
+    .bind(&target.url)
+    .fetch_one(&mut *connection)
+    .await?;
+    let version = sqlx::query_scalar(
+        "insert into versions (source, version) values ($1, $2)
+         on conflict (source, version) do update set version = excluded.version
+         returning id",
+    )
+    .bind(source)
+    .bind(&target.version)
+    .fetch_one(connection)
+    .await?;
+    Ok(version)
+}
+
+async fn make_generation(connection: &mut PgConnection, version_id: i64, model: Model) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar("insert into generations (version_id, model_id) values ($1, $2) returning id")
+        .bind(version_id)
+        .bind(model.id)
+        .fetch_one(connection)
+        .await?)
+}
+
+/// What a build with another model left is of no use: its pages go, and they are embedded anew.
+async fn forget_other_model(
+    connection: &mut PgConnection,
+    generation: i64,
+    version_id: i64,
+    model: Model,
+) -> Result<(), Error> {
+    sqlx::query("delete from pages where version_id = $1 and born = $2")
+        .bind(version_id)
+        .bind(generation)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("update generations set model_id = $2 where id = $1")
+        .bind(generation)
+        .bind(model.id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Document frequencies of the generation, outside the publishing transaction because it can take seconds.
+async fn count_terms(connection: &mut PgConnection, generation: i64, version_id: i64) -> Result<(), Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query("delete from generation_terms where generation_id = $1")
+        .bind(generation)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query(
+        "insert into generation_terms (generation_id, term, chunks)
+         select $1, term, count(*)
+         from chunk_words, unnest(terms) as term
+         where version_id = $2 and born <= $1 and died > $1
+         group by term",
+    )
+    .bind(generation)
+    .bind(version_id)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn count_contents(connection: &mut PgConnection, generation: i64, version_id: i64) -> Result<Published, Error> {
+    let row = sqlx::query(
+        "update generations set
+            pages = (select count(*) from pages where version_id = $2 and born <= $1 and died > $1),
+            words = (select coalesce(sum(words), 0) from pages where version_id = $2 and born <= $1 and died > $1),
+            chunks = (select count(*) from chunks where version_id = $2 and born <= $1 and died > $1),
+            chunks_without_embedding =
+                (select count(*) from chunks c where c.version_id = $2 and c.born <= $1 and c.died > $1
+                 and not exists (select from chunk_vectors v where v.chunk_id = c.id)),
+            code_examples = (select count(*) from code_examples where version_id = $2 and born <= $1 and died > $1)
+         where id = $1
+         returning pages, chunks, code_examples",
+    )
+    .bind(generation)
+    .bind(version_id)
+    .fetch_one(connection)
+    .await?;
+    Ok(Published {
+        generation,
+        pages: row.try_get("pages")?,
+        chunks: row.try_get("chunks")?,
+        code_examples: row.try_get("code_examples")?,
+    })
+}

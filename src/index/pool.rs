@@ -1,0 +1,159 @@
+//! The two connection pools: one for searches, one for imports and administration, so that an import can never
+//! take a search's connection.
+//!
+//! A connection is got within the acquire timeout or the caller is told that the database is busy. A connection that
+//! comes back inside a transaction, with a pending answer or on a dead socket is closed, never reused: sqlx 0.9.0 would
+//! otherwise hand a poisoned one to the next caller and leak the permit of a dead one.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{
+    Executor, PgConnection, PgPool, Row,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions, Postgres},
+};
+
+use super::Error;
+use crate::runtime::metrics;
+
+/// A check on a healthy local or same-zone connection takes well under 1 ms; one that needs 300 is better replaced.
+const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Sizes and bounds of the pools.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Connections for searches: two a running search (one a leg).
+    pub read_connections: u32,
+    /// Connections for imports, administration and background work.
+    pub write_connections: u32,
+    /// The longest a request waits for a connection before it is told to come back.
+    pub acquire_timeout: Duration,
+    /// The longest a search statement may run in the server.
+    pub statement_timeout: Duration,
+    /// Candidates an HNSW scan keeps: more find more of the true neighbours and take longer.
+    pub ef_search: u16,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            read_connections: 16,
+            write_connections: 6,
+            acquire_timeout: Duration::from_millis(300),
+            statement_timeout: Duration::from_secs(10),
+            ef_search: 100,
+        }
+    }
+}
+
+/// The pools of one database.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    read: PgPool,
+    write: PgPool,
+    acquire_timeout: Duration,
+}
+
+impl Pools {
+    /// Opens both pools and one connection of each, so that a wrong address or password is known at once.
+    pub(super) async fn connect(options: PgConnectOptions, config: Config) -> Result<Self, Error> {
+        let options = options.application_name("doc-server");
+        let read_settings = format!(
+            "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; \
+             set hnsw.ef_search = {}; set hnsw.iterative_scan = relaxed_order; \
+             set ivfflat.iterative_scan = relaxed_order; set jit = off;",
+            config.statement_timeout.as_millis(),
+            config.ef_search
+        );
+        // No statement timeout for imports and index builds, which may rightly take long.
+        let write_settings = "set idle_in_transaction_session_timeout = '60s'; set jit = off;".to_owned();
+        let read = open(options.clone(), config.read_connections, &config, read_settings);
+        let write = open(options, config.write_connections, &config, write_settings);
+        let pools = Self { read, write, acquire_timeout: config.acquire_timeout };
+        let mut connection = pools.read.acquire().await.map_err(Error::connect)?;
+        let version: i32 = sqlx::query("select current_setting('server_version_num')::int")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(Error::connect)?
+            .get(0);
+        if version < OLDEST_SERVER {
+            return Err(Error::ServerTooOld { major: version / 10_000 });
+        }
+        Ok(pools)
+    }
+
+    /// A connection for a search.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when none came free in time, [`Error::Unavailable`] when the database cannot be reached.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives its place in the queue up.
+    pub async fn read(&self) -> Result<PoolConnection<Postgres>, Error> {
+        self.acquire(&self.read).await
+    }
+
+    /// The pool for imports and administration.
+    #[must_use]
+    pub fn write(&self) -> &PgPool {
+        &self.write
+    }
+
+    /// Reports both pools' connections to the metrics.
+    pub fn observe(&self) {
+        let count = |pool: &PgPool| {
+            let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+            (idle, pool.size().saturating_sub(idle), pool.options().get_max_connections())
+        };
+        let (read, write) = (count(&self.read), count(&self.write));
+        metrics::set_pool_connections("postgres", read.0 + write.0, read.1 + write.1, read.2 + write.2);
+    }
+
+    /// Closes every connection, waiting for those in use.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+
+    async fn acquire(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, Error> {
+        let started = Instant::now();
+        let connection = pool.acquire().await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => Error::Busy { waited: self.acquire_timeout },
+            other => Error::from(other),
+        });
+        metrics::record_pool_acquire("postgres", started.elapsed());
+        connection
+    }
+}
+
+/// `nulls not distinct` and SQL-standard function bodies came with 15.
+const OLDEST_SERVER: i32 = 150_000;
+
+fn open(options: PgConnectOptions, connections: u32, config: &Config, settings: String) -> PgPool {
+    let settings: &'static str = Box::leak(settings.into_boxed_str());
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(config.acquire_timeout)
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                sqlx::raw_sql(settings).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .after_release(|connection, _| Box::pin(is_clean(connection)))
+        .connect_lazy_with(options)
+}
+
+/// Whether the session is idle and outside a transaction. Through the simple protocol the two times are equal only in a
+/// statement that is its own transaction. An error, not `false`: sqlx closes gracefully on `false`, which a dead
+/// socket would never finish.
+async fn is_clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let check = connection.fetch_one(sqlx::raw_sql("select now() = statement_timestamp()"));
+    match tokio::time::timeout(RELEASE_CHECK_TIMEOUT, check).await {
+        Ok(Ok(row)) if row.try_get::<bool, _>(0)? => Ok(true),
+        Ok(Ok(_)) => Err(sqlx::Error::Protocol("released inside a transaction".to_owned())),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(sqlx::Error::Protocol("released on a silent socket".to_owned())),
+    }
+}

@@ -1,0 +1,395 @@
+//! The path of one search, free of HTTP: the API, the command line and the evaluation all come through [`Search::run`].
+//!
+//! ```text
+//! resolve   which published generations the query means
+//!   (cache     have we answered this?             comes here: keyed by the query and those generations)
+//!   (coalesce  is someone already answering it?   comes here: one flight per key around the rest)
+//! embed     text -> vector        \  at the same time,
+//! index     words -> candidates   /  each leg on its own connection
+//! index     vector -> candidates
+//! rank      candidates -> results
+//! index     the text of the results
+//! ```
+//!
+//! A leg that fails leaves the other's answer, marked degraded with the reason; when none is left, the failure is the
+//! answer. Never an empty list in place of an error.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use crate::{
+    answer::Answer,
+    embed::{self, Embedder, Identity, Vector},
+    error::Error,
+    index::{
+        Catalog, Index, Resolved,
+        generations::ModelIdentity,
+        keywords::Weighted,
+        terms,
+        vectors::{self, Model},
+    },
+    query::{Cursor, MAX_DEPTH, Mode, Query},
+    rank::{self, Candidate, Fusion, Leg, Ranked},
+};
+
+/// Results of each leg that are fused. More change the order hardly, and cost time.
+const LEG_DEPTH: u16 = 100;
+
+/// How long each stage took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Text to vector, waiting included.
+    pub embed: Option<Duration>,
+    /// The vector leg.
+    pub vector: Option<Duration>,
+    /// The keyword leg.
+    pub keyword: Option<Duration>,
+    /// Fusion.
+    pub rank: Duration,
+    /// Reading the results' text.
+    pub fetch: Duration,
+    /// All of it.
+    pub total: Duration,
+}
+
+/// An answer ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The answer as JSON.
+    pub body: Bytes,
+    /// Incomplete: must not be cached.
+    pub degraded: bool,
+    /// How long each stage took.
+    pub timings: Timings,
+}
+
+/// Bounds of a search.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The longest a search waits for its vector before it answers from words alone; covers loading the model on first use.
+    pub embed_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { embed_timeout: Duration::from_secs(3) }
+    }
+}
+
+/// The stages in their order.
+#[derive(Clone)]
+pub struct Search {
+    index: Index,
+    embedder: Embedder,
+    config: Config,
+    /// The row of the model in use, once it is known to have vectors.
+    model: Arc<OnceCell<Model>>,
+}
+
+/// Ranked results and how they came about.
+#[derive(Default)]
+struct Found {
+    ranked: Vec<Ranked>,
+    /// Whether a leg returned all it was asked for, so that deeper results may exist.
+    full: bool,
+    degraded: Option<String>,
+    query_truncated: bool,
+    timings: Timings,
+}
+
+/// What the vector leg brought.
+#[derive(Default)]
+struct VectorLeg {
+    hits: Vec<Candidate>,
+    /// Similarities of what only words found.
+    others: Vec<Candidate>,
+    model: Option<Model>,
+    /// The query's vector, for searching deeper.
+    vector: Option<Vector>,
+    query_truncated: bool,
+    /// Some of the documents were embedded by another model and could not be compared.
+    partial: bool,
+    embed: Duration,
+    search: Duration,
+}
+
+/// What the keyword leg brought.
+#[derive(Default)]
+struct KeywordLeg {
+    hits: Vec<Candidate>,
+    /// Scores of what only vectors found.
+    others: Vec<Candidate>,
+    weighted: Option<Weighted>,
+    search: Duration,
+}
+
+impl Search {
+    /// Puts the stages together; loads nothing.
+    #[must_use]
+    pub fn new(index: Index, embedder: Embedder, config: Config) -> Self {
+        Self { index, embedder, config, model: Arc::default() }
+    }
+
+    /// Every source and what of it is published.
+    ///
+    /// # Errors
+    /// When the database has been away for longer than the catalog's lease.
+    pub async fn catalog(&self) -> Result<Arc<Catalog>, Error> {
+        Ok(self.index.catalog().await?)
+    }
+
+    /// Answers `query` as JSON.
+    ///
+    /// # Errors
+    /// For an unknown source or version, for a cursor whose documents are gone, and when no leg could answer.
+    pub async fn run(&self, query: &Query) -> Result<Outcome, Error> {
+        let (answer, timings) = self.answer(query).await?;
+        let body = serde_json::to_vec(&answer).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(Outcome { body: body.into(), degraded: answer.degraded, timings })
+    }
+
+    /// Answers `query`.
+    ///
+    /// # Errors
+    /// As [`Search::run`].
+    pub async fn answer(&self, query: &Query) -> Result<(Answer, Timings), Error> {
+        let started = Instant::now();
+        let catalog = self.index.catalog().await?;
+        let resolved = match &query.cursor {
+            Some(cursor) => catalog.resolve_pinned(&cursor.generations)?,
+            None => catalog.resolve(&query.selection)?,
+        };
+        let offset = query.cursor.as_ref().map_or(0, |cursor| cursor.offset);
+        let end = (offset + query.match_count).min(MAX_DEPTH);
+        let found = self.find(query, &resolved, end).await?;
+        let mut timings = found.timings;
+        let fetching = Instant::now();
+        let page = found.ranked.get(offset..end.min(found.ranked.len())).unwrap_or_default();
+        let ids: Vec<i64> = page.iter().map(|result| result.chunk_id).collect();
+        let passages = if ids.is_empty() { Vec::new() } else { self.index.passages(&ids).await? };
+        timings.fetch = fetching.elapsed();
+        let mut answer = Answer::new(query, &resolved, page, passages);
+        answer.has_more = end < MAX_DEPTH && (found.ranked.len() > end || found.full);
+        answer.truncated = found.query_truncated;
+        answer.degraded_reason = found.degraded;
+        answer.degraded = answer.degraded_reason.is_some();
+        if answer.has_more && !answer.degraded {
+            let cursor = Cursor { generations: resolved.ids(), offset: end, fingerprint: query.fingerprint() };
+            answer.next_cursor = Some(cursor.encode());
+        }
+        timings.total = started.elapsed();
+        Ok((answer, timings))
+    }
+
+    /// The ranked results, at least one more than `end` where there are that many.
+    async fn find(&self, query: &Query, resolved: &Resolved, end: usize) -> Result<Found, Error> {
+        if resolved.generations.is_empty() {
+            return Ok(Found::default());
+        }
+        let (mut found, vector) = self.find_at(query, resolved, None, LEG_DEPTH).await?;
+        // Pages beyond the first candidates go on with deeper ones, and never change the order of those before.
+        if query.cursor.is_some() && found.full && found.ranked.len() <= end {
+            let depth = u16::try_from(MAX_DEPTH).unwrap_or(u16::MAX);
+            let (deeper, _) = self.find_at(query, resolved, vector, depth).await?;
+            let known: HashSet<i64> = found.ranked.iter().map(|result| result.chunk_id).collect();
+            found.full = false;
+            found.ranked.extend(deeper.ranked.into_iter().filter(|result| !known.contains(&result.chunk_id)));
+        }
+        Ok(found)
+    }
+
+    /// Both legs to `depth`, fused. `vector` is the query's, when it is known already.
+    async fn find_at(
+        &self,
+        query: &Query,
+        resolved: &Resolved,
+        vector: Option<Vector>,
+        depth: u16,
+    ) -> Result<(Found, Option<Vector>), Error> {
+        let (vector, keyword) = tokio::join!(
+            async {
+                match query.mode {
+                    Mode::Keyword => Ok(VectorLeg::default()),
+                    Mode::Hybrid | Mode::Vector => self.vector_leg(query, resolved, vector, depth).await,
+                }
+            },
+            async {
+                match query.mode {
+                    Mode::Vector => Ok(KeywordLeg::default()),
+                    Mode::Hybrid | Mode::Keyword => self.keyword_leg(query, resolved, depth).await,
+                }
+            }
+        );
+        let (mut vector, mut keyword, degraded) = settle(query.mode, vector, keyword)?;
+        let ranking = Instant::now();
+        if query.mode == Mode::Hybrid && query.rank.fusion == Fusion::Weighted {
+            self.complete(&mut vector, &mut keyword).await?;
+        }
+        let legs = (
+            Leg { found: &vector.hits, others: &vector.others },
+            Leg { found: &keyword.hits, others: &keyword.others },
+        );
+        let ranked = rank::fuse(legs.0, legs.1, &query.rank);
+        let timings = Timings {
+            embed: (query.mode != Mode::Keyword).then_some(vector.embed),
+            vector: (query.mode != Mode::Keyword).then_some(vector.search),
+            keyword: (query.mode != Mode::Vector).then_some(keyword.search),
+            rank: ranking.elapsed(),
+            ..Timings::default()
+        };
+        // Deeper candidates score less, so they cannot meet a threshold that cut these.
+        let full = ranked.len() >= usize::from(depth);
+        let found = Found { ranked, full, degraded, query_truncated: vector.query_truncated, timings };
+        Ok((found, vector.vector))
+    }
+
+    /// Looks up each leg's score of what only the other found.
+    async fn complete(&self, vector: &mut VectorLeg, keyword: &mut KeywordLeg) -> Result<(), Error> {
+        let missing = |of: &[Candidate], among: &[Candidate]| -> Vec<i64> {
+            let known: HashSet<i64> = of.iter().map(|candidate| candidate.chunk_id).collect();
+            among.iter().map(|candidate| candidate.chunk_id).filter(|id| !known.contains(id)).collect()
+        };
+        let (no_similarity, no_score) = (missing(&vector.hits, &keyword.hits), missing(&keyword.hits, &vector.hits));
+        let (similarities, scores) = tokio::join!(
+            async {
+                match (&vector.vector, vector.model) {
+                    (Some(query), Some(model)) if !no_similarity.is_empty() => {
+                        self.index.similarities(model, query, &no_similarity).await
+                    }
+                    _ => Ok(Vec::new()),
+                }
+            },
+            async {
+                match &keyword.weighted {
+                    Some(weighted) if !no_score.is_empty() => self.index.keyword_scores(weighted, &no_score).await,
+                    _ => Ok(Vec::new()),
+                }
+            }
+        );
+        vector.others = candidates(&similarities?);
+        keyword.others = candidates(&scores?);
+        Ok(())
+    }
+
+    async fn keyword_leg(&self, query: &Query, resolved: &Resolved, depth: u16) -> Result<KeywordLeg, Error> {
+        let started = Instant::now();
+        let (hits, weighted) = self.index.matching(resolved, &terms::of_query(&query.text), depth).await?;
+        Ok(KeywordLeg { hits: candidates(&hits), weighted, search: started.elapsed(), ..KeywordLeg::default() })
+    }
+
+    async fn vector_leg(
+        &self,
+        query: &Query,
+        resolved: &Resolved,
+        vector: Option<Vector>,
+        depth: u16,
+    ) -> Result<VectorLeg, Error> {
+        let started = Instant::now();
+        let (model, known) = match vector {
+            Some(vector) => (self.model(resolved).await?, (vector, false)),
+            None => tokio::time::timeout(self.config.embed_timeout, async {
+                let model = self.model(resolved).await?;
+                let embedded = self.embedder.embed_query(&query.text).await?;
+                Ok::<_, Error>((model, (embedded.vector, embedded.truncated)))
+            })
+            .await
+            .map_err(|_| Error::EmbedTimeout)??,
+        };
+        let (vector, query_truncated) = known;
+        let embed = started.elapsed();
+        let searching = Instant::now();
+        let options = vectors::Options { limit: depth, exact: query.exact, ef_search: query.ef_search };
+        let hits = self.index.nearest(resolved, model, &vector, options).await?;
+        let partial = resolved.generations.iter().any(|generation| generation.model_id != model.id);
+        Ok(VectorLeg {
+            hits: candidates(&hits),
+            others: Vec::new(),
+            model: Some(model),
+            vector: Some(vector),
+            query_truncated,
+            partial,
+            embed,
+            search: searching.elapsed(),
+        })
+    }
+
+    /// The row of the model in use.
+    async fn model(&self, resolved: &Resolved) -> Result<Model, Error> {
+        let model = self
+            .model
+            .get_or_try_init(|| async {
+                let identity = self.embedder.identity().await?;
+                let other = || Error::OtherModel { in_use: identity.to_string() };
+                self.index.find_model(&ModelIdentity::from(&*identity)).await?.ok_or_else(other)
+            })
+            .await?;
+        if resolved.generations.iter().any(|generation| generation.model_id == model.id) {
+            return Ok(*model);
+        }
+        Err(Error::OtherModel { in_use: self.embedder.identity().await?.to_string() })
+    }
+}
+
+impl From<&Identity> for ModelIdentity {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            name: identity.name.clone(),
+            precision: identity.precision.to_owned(),
+            dimensions: identity.dimensions,
+            revision: identity.revision.clone(),
+        }
+    }
+}
+
+fn candidates(hits: &[vectors::Hit]) -> Vec<Candidate> {
+    hits.iter().map(|hit| Candidate { chunk_id: hit.chunk_id, score: hit.score }).collect()
+}
+
+/// What is left of two legs, and the reason when that is not all; an error when nothing is.
+fn settle(
+    mode: Mode,
+    vector: Result<VectorLeg, Error>,
+    keyword: Result<KeywordLeg, Error>,
+) -> Result<(VectorLeg, KeywordLeg, Option<String>), Error> {
+    match (mode, vector, keyword) {
+        (Mode::Vector, vector, _) => vector.map(|leg| with_reason(leg, KeywordLeg::default())),
+        (Mode::Keyword, _, keyword) => Ok((VectorLeg::default(), keyword?, None)),
+        (Mode::Hybrid, Ok(vector), Ok(keyword)) => Ok(with_reason(vector, keyword)),
+        (Mode::Hybrid, Err(error), Ok(keyword)) => {
+            tracing::warn!(%error, "vector leg failed; answering from words alone");
+            Ok((VectorLeg::default(), keyword, Some(reason(&error, "vector"))))
+        }
+        (Mode::Hybrid, Ok(vector), Err(error)) => {
+            tracing::warn!(%error, "keyword leg failed; answering from vectors alone");
+            Ok((vector, KeywordLeg::default(), Some(reason(&error, "keyword"))))
+        }
+        (Mode::Hybrid, Err(_), Err(error)) => Err(error),
+    }
+}
+
+fn with_reason(vector: VectorLeg, keyword: KeywordLeg) -> (VectorLeg, KeywordLeg, Option<String>) {
+    let reason = vector.partial.then(|| {
+        "embedding_model_mismatch: some of the sources were embedded by another model; import them again".to_owned()
+    });
+    (vector, keyword, reason)
+}
+
+/// What a caller is told: which part failed and what the answer is made of. The cause is in the log.
+fn reason(error: &Error, leg: &str) -> String {
+    let code = match error {
+        Error::EmbedTimeout => "embedder_timeout",
+        Error::Embed(embed::Error::Overloaded { .. }) => "embedder_overloaded",
+        Error::Embed(_) => "embedder_unavailable",
+        Error::OtherModel { .. } => "embedding_model_mismatch",
+        _ if leg == "vector" => "vector_search_unavailable",
+        _ => "keyword_search_unavailable",
+    };
+    let rest = if leg == "vector" { "words" } else { "vectors" };
+    format!("{code}: answered from {rest} alone")
+}

@@ -1,0 +1,330 @@
+//! Importing a folder or file: read, cut, embed, write, publish.
+//!
+//! Pages go into a build beside the published generation, each in a transaction of its own; one atomic publish ends the import.
+//! A stop at any point leaves what is published as it was, and the next import of the same version goes on from there.
+//! Files that cannot be read as text are skipped and reported, never fatal; what was published of them stays.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::{Map, Value};
+
+use super::{
+    chunk::{self, Limits},
+    files::{self, Found, Skipped},
+    parse::{self, Format},
+};
+use crate::{
+    embed::{Embedder, TokenCounter, Vector},
+    error::Error,
+    index::{
+        Index,
+        documents::{KnownPage, NewChunk, NewCodeExample, NewPage},
+        generations::{Build, ModelIdentity, Published, Target},
+        terms,
+    },
+};
+
+/// Raised when parsing or chunking changes what a page becomes, so that unchanged files are imported anew.
+const PIPELINE: &str = "1";
+
+/// Pages in work at once: enough that the model never waits for the database or the parser.
+const PAGES_IN_WORK: usize = 6;
+
+/// What to import.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// A folder or a file.
+    pub path: PathBuf,
+    /// The source and version to build.
+    pub target: Target,
+    /// Put before each page's path to make its address; empty keeps the path.
+    pub base_url: String,
+    /// Larger files are skipped.
+    pub max_file_bytes: u64,
+}
+
+/// How far an import is; read while it runs.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Pages to look at.
+    pub pages_total: AtomicU64,
+    /// Pages done, unchanged ones included.
+    pub pages_done: AtomicU64,
+    /// Chunks embedded.
+    pub chunks_embedded: AtomicU64,
+}
+
+/// What an import did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Pages written because they are new or changed.
+    pub written: u64,
+    /// Pages that were as published.
+    pub unchanged: u64,
+    /// Pages that are gone from the folder.
+    pub removed: u64,
+    /// Chunks embedded, not taken over from an earlier import.
+    pub chunks_embedded: u64,
+    /// Chunks stored without a vector.
+    pub chunks_without_embedding: u64,
+    /// Files left out, and why.
+    pub skipped: Vec<Skipped>,
+    /// Whether it went on with what an interrupted import left.
+    pub resumed: bool,
+    /// What is published now; none when nothing had changed.
+    pub published: Option<Published>,
+}
+
+/// What all pages of one import share.
+struct Context<'a> {
+    index: &'a Index,
+    embedder: &'a Embedder,
+    tokens: Arc<TokenCounter>,
+    import: &'a Import,
+    build: &'a Build,
+    model: String,
+    known: HashMap<String, Vec<KnownPage>>,
+    progress: &'a Progress,
+}
+
+/// What became of one page.
+enum Outcome {
+    Unchanged,
+    Written { embedded: u64, without: u64 },
+    Skipped(Skipped),
+}
+
+/// Runs an import to its publish.
+///
+/// # Errors
+/// When nothing can be imported from the path, another import of the version runs, or the model or the database fails. What is
+/// published stays, and running it again goes on.
+///
+/// # Cancel safety
+/// Dropping the future is such a stop.
+pub async fn run(index: &Index, embedder: &Embedder, import: &Import, progress: &Progress) -> Result<Report, Error> {
+    let found = files::find(&import.path, import.max_file_bytes)?;
+    progress.pages_total.store(found.files.len() as u64, Ordering::Relaxed);
+    let identity = embedder.identity().await?;
+    let model = index.register_model(&ModelIdentity::from(&*identity)).await?;
+    let mut build = index.begin_build(&import.target, model).await?;
+    let context = Context {
+        index,
+        embedder,
+        tokens: embedder.tokens().await?,
+        import,
+        build: &build,
+        model: identity.to_string(),
+        known: index.known_pages(&build).await?,
+        progress,
+    };
+    let mut report = context.import_all(&found).await?;
+    report.resumed = build.resumed;
+    if !index.has_changes(&build).await? {
+        index.discard(build).await?;
+        return Ok(report);
+    }
+    report.published = Some(index.publish(&mut build).await?);
+    Ok(report)
+}
+
+impl Context<'_> {
+    async fn import_all(&self, found: &Found) -> Result<Report, Error> {
+        let mut report = Report { skipped: found.skipped.clone(), ..Report::default() };
+        let mut outcomes = stream::iter(&found.files)
+            .map(|file| async move {
+                let outcome = self.import_file(file).await;
+                self.progress.pages_done.fetch_add(1, Ordering::Relaxed);
+                outcome
+            })
+            .buffer_unordered(PAGES_IN_WORK);
+        while let Some(outcome) = outcomes.try_next().await? {
+            match outcome {
+                Outcome::Unchanged => report.unchanged += 1,
+                Outcome::Skipped(skipped) => report.skipped.push(skipped),
+                Outcome::Written { embedded, without } => {
+                    report.written += 1;
+                    report.chunks_embedded += embedded;
+                    report.chunks_without_embedding += without;
+                }
+            }
+        }
+        drop(outcomes);
+        report.removed = self.remove_missing(found, &report.skipped).await?;
+        Ok(report)
+    }
+
+    async fn import_file(&self, file: &files::File) -> Result<Outcome, Error> {
+        let text = match files::read(file, self.import.max_file_bytes).await {
+            Ok(text) => text,
+            Err(skipped) => return Ok(Outcome::Skipped(skipped)),
+        };
+        let url = address(&self.import.base_url, &file.name);
+        let hash = self.content_hash(&file.name, &url, &text);
+        let known = self.known.get(&file.name).map_or(&[][..], Vec::as_slice);
+        if self.is_up_to_date(known, &hash).await? {
+            return Ok(Outcome::Unchanged);
+        }
+        let mut cut = self.cut(file, url, text, hash).await?;
+        let (embedded, without) = self.embed(&mut cut).await?;
+        self.index.write_page(self.build, &cut.page, known).await?;
+        Ok(Outcome::Written { embedded, without })
+    }
+
+    fn content_hash(&self, name: &str, url: &str, text: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for part in [PIPELINE, &self.model, name, url, text] {
+            // The length keeps two different splits of the same bytes apart.
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Whether the build already has the page in this form; takes it back where an interrupted import had ended it.
+    async fn is_up_to_date(&self, known: &[KnownPage], hash: &[u8; 32]) -> Result<bool, Error> {
+        let Some(same) = known.iter().find(|page| page.content_hash == hash) else { return Ok(false) };
+        if same.ended {
+            self.index.keep_page(self.build, same).await?;
+        }
+        let others: Vec<_> = known.iter().filter(|page| page.page_id != same.page_id && !page.ended).cloned().collect();
+        if !others.is_empty() {
+            self.index.remove_pages(self.build, &others).await?;
+        }
+        Ok(true)
+    }
+
+    /// Parses and cuts on a thread of its own: a large page takes many milliseconds.
+    async fn cut(&self, file: &files::File, url: String, text: String, hash: [u8; 32]) -> Result<Cut, Error> {
+        let (path, format, tokens) = (file.name.clone(), file.format, Arc::clone(&self.tokens));
+        let limits = Limits { max_tokens: self.embedder.max_tokens() };
+        tokio::task::spawn_blocking(move || {
+            let page = parse::parse(format, &path, &text);
+            let (chunks, examples) = chunk::chunk(&page, &limits, &|text| tokens.count(text));
+            let page = NewPage {
+                url,
+                title: page.title,
+                content_type: content_type(format),
+                content_hash: hash,
+                words: text.split_whitespace().count(),
+                // Postgres text holds no NUL.
+                content: text.replace('\0', ""),
+                metadata: Value::Object(with_path(page.metadata, &path)),
+                path,
+                chunks: Vec::new(),
+                code_examples: examples.into_iter().map(new_code_example).collect(),
+            };
+            Cut::new(page, chunks)
+        })
+        .await
+        .map_err(|error| Error::Internal(format!("cutting a page failed: {error}")))
+    }
+
+    /// Fills in the vectors: those an earlier import made, then the model's. Returns how many were embedded, and how many
+    /// chunks are left without.
+    async fn embed(&self, cut: &mut Cut) -> Result<(u64, u64), Error> {
+        let hashes: Vec<[u8; 32]> = cut.page.chunks.iter().map(|chunk| chunk.hash).collect();
+        let known =
+            if self.known.is_empty() { HashMap::new() } else { self.index.known_vectors(self.build, &hashes).await? };
+        let missing: Vec<usize> = (0..hashes.len()).filter(|&nth| !known.contains_key(&hashes[nth])).collect();
+        let texts: Vec<String> = missing.iter().map(|&nth| std::mem::take(&mut cut.texts[nth])).collect();
+        let vectors: Vec<Result<Vector, _>> = self.embedder.embed_passages(&texts).await?;
+        for (chunk, hash) in cut.page.chunks.iter_mut().zip(&hashes) {
+            chunk.vector = known.get(hash).cloned();
+        }
+        let mut without = 0;
+        for (nth, vector) in missing.iter().zip(vectors) {
+            match vector {
+                Ok(vector) => cut.page.chunks[*nth].vector = Some(vector),
+                Err(error) => {
+                    without += 1;
+                    tracing::warn!(page = cut.page.path, chunk = nth, %error, "chunk stored without a vector");
+                }
+            }
+        }
+        self.progress.chunks_embedded.fetch_add(missing.len() as u64, Ordering::Relaxed);
+        Ok((missing.len() as u64 - without, without))
+    }
+
+    /// Ends the pages of files that are gone. Files that exist but cannot be read keep what is published of them.
+    async fn remove_missing(&self, found: &Found, skipped: &[Skipped]) -> Result<u64, Error> {
+        let present: HashSet<&str> = found
+            .files
+            .iter()
+            .map(|file| file.name.as_str())
+            .chain(skipped.iter().map(|skipped| skipped.name.as_str()))
+            .collect();
+        let missing: Vec<KnownPage> = self
+            .known
+            .iter()
+            .filter(|(path, _)| !present.contains(path.as_str()))
+            .flat_map(|(_, pages)| pages.clone())
+            .collect();
+        self.index.remove_pages(self.build, &missing).await?;
+        Ok(missing.iter().filter(|page| !page.ended).count() as u64)
+    }
+}
+
+/// A page cut into chunks that have no vectors yet, and what the model reads of each.
+struct Cut {
+    page: NewPage,
+    texts: Vec<String>,
+}
+
+impl Cut {
+    fn new(mut page: NewPage, chunks: Vec<chunk::Chunk>) -> Self {
+        let (new, texts) = chunks
+            .into_iter()
+            .map(|chunk| {
+                let terms = terms::of_chunk(&chunk.context, &chunk.content);
+                let new = NewChunk {
+                    section: chunk.section,
+                    content: chunk.content,
+                    language: chunk.language,
+                    tokens: chunk.tokens,
+                    hash: chunk.hash,
+                    vector: None,
+                    terms,
+                };
+                (new, chunk.embed_text)
+            })
+            .unzip();
+        page.chunks = new;
+        Self { page, texts }
+    }
+}
+
+fn new_code_example(example: chunk::CodeExample) -> NewCodeExample {
+    NewCodeExample {
+        chunk: example.chunk_number,
+        language: example.language,
+        code: example.code,
+        context: example.context,
+    }
+}
+
+fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Markdown => "text/markdown",
+        Format::Html => "text/html",
+        Format::Plain => "text/plain",
+    }
+}
+
+/// The page's path is found in its metadata also where its address is another.
+fn with_path(mut metadata: Map<String, Value>, path: &str) -> Map<String, Value> {
+    metadata.entry("path").or_insert_with(|| Value::String(path.to_owned()));
+    metadata
+}
+
+fn address(base_url: &str, name: &str) -> String {
+    if base_url.is_empty() { name.to_owned() } else { format!("{}/{name}", base_url.trim_end_matches('/')) }
+}
