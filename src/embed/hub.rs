@@ -1,15 +1,17 @@
 //! Fetching a model's files over HTTPS, each checked against a pinned SHA-256.
 //!
 //! A file appears under its name only whole and right: it is written beside it, checked, flushed and renamed. Whatever
-//! goes wrong, also the caller leaving, removes the part. Bounded: [`MAX_FILE_BYTES`] per file, [`SILENCE`] without a byte.
+//! goes wrong, also the caller leaving, removes the part. Bounded: [`MAX_FILE_BYTES`] per file, [`SILENCE`] without a
+//! byte.
 
 use std::{
+    fmt::Write,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sha2::{Digest, Sha256};
-use tokio::{fs::File, io::AsyncWriteExt};
+use tokio::{fs::File, io::AsyncWriteExt, time::Instant};
 
 use super::{Error, provider::chain};
 
@@ -90,7 +92,7 @@ async fn fetch(client: &reqwest::Client, hub: &Hub, file: &HubFile, folder: &Pat
             told = Instant::now();
         }
     }
-    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = hexadecimal(&hasher.finalize());
     if !found.eq_ignore_ascii_case(&file.sha256) {
         return Err(at(&url, &format!("its SHA-256 is {found}, expected {}", file.sha256)));
     }
@@ -98,6 +100,14 @@ async fn fetch(client: &reqwest::Client, hub: &Hub, file: &HubFile, folder: &Pat
     tokio::fs::rename(&part.0, folder.join(&file.name)).await.map_err(on_disk)?;
     tracing::info!(file = file.name, bytes, "downloaded");
     Ok(())
+}
+
+/// As checksums are written.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn at(place: &dyn std::fmt::Display, what: &dyn std::fmt::Display) -> Error {

@@ -125,7 +125,7 @@ mod tests {
     async fn is_made_once_even_when_the_first_caller_leaves() {
         let (lazy, lifecycle) = (Lazy::new(), Lifecycle::new());
         let (made, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-        let make = || {
+        let load = || {
             let (made, gate) = (Arc::clone(&made), Arc::clone(&gate));
             async move {
                 made.fetch_add(1, Ordering::SeqCst);
@@ -134,10 +134,10 @@ mod tests {
             }
         };
         assert_eq!(lazy.status(), Status::Idle);
-        assert!(lazy.get(&lifecycle, make).now_or_never().is_none());
+        assert!(lazy.get(&lifecycle, load).now_or_never().is_none());
         assert_eq!(lazy.status(), Status::Loading);
         gate.notify_one();
-        let (one, two) = tokio::join!(lazy.get(&lifecycle, make), lazy.get(&lifecycle, make));
+        let (one, two) = tokio::join!(lazy.get(&lifecycle, load), lazy.get(&lifecycle, load));
         assert_eq!((*one.unwrap(), *two.unwrap(), made.load(Ordering::SeqCst)), (7, 7, 1));
         assert_eq!(lazy.status(), Status::Ready);
     }

@@ -5,9 +5,10 @@
 //! session that panics is rebuilt. Files that change under a running process are refused: their vectors would be
 //! stored under the wrong identity.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc};
 
 use futures::{FutureExt, future::BoxFuture};
+use tokio::time::Instant;
 
 use super::{
     Engine, Error, Identity, Status, TokenCounter,

@@ -8,7 +8,7 @@ use axum::{Router, routing::get};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::embed::{Backend, Config, Embedder, HubFile, Vector, tests::serve};
+use crate::embed::{Backend, Config, Embedder, HubFile, Vector, hub::hexadecimal, tests::serve};
 
 /// The runtime folder of the data directory: the one that is set, else root's, else the user's.
 fn runtime() -> PathBuf {
@@ -112,13 +112,13 @@ async fn the_model_comes_from_a_hub_where_the_folder_lacks_it() {
     let mut files = Vec::new();
     for name in ["model_int8.onnx", "tokenizer.json", "config.json"] {
         let bytes = std::fs::read(good.model_dir.join(name)).unwrap();
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hexadecimal(&Sha256::digest(&bytes));
         files.push(HubFile { path: format!("onnx/{name}"), name: name.to_owned(), sha256 });
         router = router.route(&format!("/onnx/{name}"), get(move || async move { bytes }));
     }
     let hub = Some(Hub { url: serve(router).await, files });
     let model_dir = folder.path().join("all-MiniLM-L6-v2");
-    let fetched = embedder(LocalConfig { hub, model_dir, ..good.clone() });
+    let fetched = embedder(LocalConfig { model_dir, hub, ..good.clone() });
     let told = fetched.identity().await.unwrap();
     assert_eq!(*told, *embedder(good).identity().await.unwrap());
     assert!(fetched.embed_query("works").await.is_ok());

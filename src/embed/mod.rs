@@ -61,7 +61,7 @@ pub struct Config {
 pub enum Backend {
     /// A model in this process.
     Local(LocalConfig),
-    /// A provider that speaks OpenAI's `/v1/embeddings`.
+    /// A provider that answers `/v1/embeddings` as `OpenAI` does.
     Remote(RemoteConfig),
     /// Hashed words: for tests of everything above this stage.
     Fake(FakeConfig),

@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Cow,
+    error::Error as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -125,7 +126,13 @@ fn load(library: &Path) -> Result<Environment, Error> {
     let wrong = |error: &dyn std::fmt::Display| Error::Load(error.to_string());
     // Made absolute here, because `ort` would look for a relative path beside the executable.
     let path: PathBuf = library.canonicalize().map_err(|error| wrong(&error))?;
-    let builder = ort::init_from(path).map_err(|error| wrong(&error))?;
+    let builder = ort::init_from(path).map_err(|error| match error {
+        // Its own text says only that it failed; the linker's reason is below it.
+        ort::LoadDynamicError::Dlopen { error, .. } => {
+            wrong(&error.source().map_or_else(|| error.to_string(), ToString::to_string))
+        }
+        other => wrong(&other),
+    })?;
     let logger: ort::logging::LoggerFunction = Arc::new(|level, _category, _id, place, message| match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!(place, "onnxruntime: {message}"),
         LogLevel::Warning => tracing::debug!(place, "onnxruntime: {message}"),

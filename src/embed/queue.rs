@@ -123,6 +123,13 @@ impl Queue {
         answer
     }
 
+    /// Whether no text waits or runs and every worker has left.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.entries.is_empty() && state.running == 0 && state.running_passages == 0
+    }
+
     fn worker_for_query(self: &Arc<Self>, state: &mut State) -> Option<Worker> {
         metrics::set_embed_queue_depth(state.waiting());
         (state.running < self.workers.total).then(|| {

@@ -1,4 +1,4 @@
-//! A provider that speaks OpenAI's `/v1/embeddings` (Ollama, TEI and vLLM do too), called in batches.
+//! A provider that answers `/v1/embeddings` as `OpenAI` does (Ollama, TEI and `vLLM` do), called in batches.
 //!
 //! A batch that the provider finds faulty is halved until the faulty text stands alone. Where several calls may run at
 //! once, one is kept free of passages, so that a query never waits for an import. `provider` makes the calls.

@@ -51,8 +51,8 @@ impl Budget {
     }
 }
 
-/// How long to wait after failed attempt number `attempt` (from 1): what the provider asked for, else twice as long each
-/// time, between half and all of it by chance, so that replicas do not come back together.
+/// How long to wait after failed attempt number `attempt` (from 1): what the provider asked for, else twice as long
+/// each time, between half and all of it by chance, so that replicas do not come back together.
 pub(super) fn pause(attempt: u32, asked: Option<Duration>) -> Duration {
     asked.unwrap_or_else(|| {
         let longest = FIRST_PAUSE * 2_u32.saturating_pow(attempt.saturating_sub(1));

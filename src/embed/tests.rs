@@ -2,20 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use axum::Router;
 
 use super::*;
 
 /// Serves `router` on a port of its own until the test ends; returns its address.
-#[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
 pub(super) async fn serve(router: Router) -> String {
     // The first test to come here installs it for all.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(axum::serve(listener, router).into_future());
+    Lifecycle::new().spawn_detached(axum::serve(listener, router).into_future());
     format!("http://{address}")
 }
 
@@ -88,26 +85,24 @@ async fn a_failure_is_told_with_its_reason_and_not_remembered() {
 async fn a_full_queue_refuses_queries_and_lets_passages_wait() {
     let (embedder, probe, _) = embedder(1);
     probe.hold();
-    let begun = AtomicUsize::new(0);
-    let ask = |text: &'static str| {
-        begun.fetch_add(1, Ordering::SeqCst);
-        embedder.embed_query(text)
-    };
+    let mut queries = Vec::new();
+    for (begun, text) in ["q1", "q2", "q3"].into_iter().enumerate() {
+        let mut query = Box::pin(embedder.embed_query(text));
+        assert!(futures::poll!(&mut query).is_pending());
+        queries.push(query);
+        // The two workers take one query each, the third waits.
+        while probe.texts() < (begun + 1).min(2) {
+            tokio::task::yield_now().await;
+        }
+    }
     let passages = strings(&["p1", "p2", "p3"]);
-    let (one, two, three, imported, ()) =
-        tokio::join!(ask("q1"), ask("q2"), ask("q3"), embedder.embed_passages(&passages), async {
-            // Both workers hold a query, the third query waits.
-            while probe.texts() < 2 {
-                tokio::task::yield_now().await;
-            }
-            let refused = embedder.embed_query("q4").await.unwrap_err();
-            assert_eq!(refused, Error::Overloaded { waiting: 1 });
-            probe.release();
-        });
-    // Whichever of the three found the queue full before a worker took the first was refused as well.
-    let answered = [one, two, three].iter().filter(|answer| answer.is_ok()).count();
-    assert!((1..=3).contains(&answered), "{answered}");
-    assert!(imported.unwrap().iter().all(Result::is_ok));
+    let mut import = Box::pin(embedder.embed_passages(&passages));
+    assert!(futures::poll!(&mut import).is_pending());
+    assert_eq!(embedder.embed_query("q4").await.unwrap_err(), Error::Overloaded { waiting: 1 });
+    probe.release();
+    assert!(join_all(queries).await.iter().all(Result::is_ok));
+    assert!(import.await.unwrap().iter().all(Result::is_ok));
+    assert_eq!(probe.texts(), 6);
 }
 
 #[tokio::test]
@@ -124,4 +119,35 @@ async fn stopping_ends_passages_at_once_and_queries_at_the_end() {
     lifecycle.stopped().cancel();
     assert_eq!(query.await.unwrap_err(), Error::Stopped);
     assert_eq!(embedder.embed_query("late").await.unwrap_err(), Error::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_that_comes_and_goes_leaves_nobody_waiting_and_nothing_behind() {
+    let (embedder, ..) = embedder(8);
+    let lifecycle = Lifecycle::new();
+    let callers: Vec<_> = (0..2000)
+        .map(|n| {
+            let (embedder, text) = (embedder.clone(), format!("text {}", n % 37));
+            lifecycle.spawn_detached(async move {
+                match n % 3 {
+                    0 => embedder.embed_passages(&[text]).await.map(drop),
+                    // Leaves while it waits, or just after.
+                    1 => {
+                        let mut asked = Box::pin(embedder.embed_query(&text));
+                        let _ = futures::poll!(&mut asked);
+                        Ok(())
+                    }
+                    _ => embedder.embed_query(&text).await.map(drop),
+                }
+            })
+        })
+        .collect();
+    for told in join_all(callers).await.into_iter().map(Result::unwrap) {
+        assert!(matches!(told, Ok(()) | Err(Error::Overloaded { .. })), "{told:?}");
+    }
+    // Texts that nobody waits for any more may still be running.
+    while !embedder.queue.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(embedder.embed_query("works").await.is_ok());
 }
