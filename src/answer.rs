@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// The answer to a search.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the API")]
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Answer {
     /// The query as searched.
@@ -190,7 +191,7 @@ impl Passage {
             metadata: passage.metadata,
             score: ranked.score,
             similarity: ranked.similarity,
-            explain: query.explain.then(|| Explain {
+            explain: query.explain.then_some(Explain {
                 vector_rank: ranked.vector_rank,
                 vector_similarity: ranked.similarity,
                 keyword_rank: ranked.keyword_rank,

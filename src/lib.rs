@@ -1,6 +1,6 @@
 //! `doc-server`: search documentation by meaning and by words, fused inside Postgres.
 //!
-//! The folder listing is the path of one search; read [`search`] first:
+//! The folder listing is the path of one search; read [`mod@search`] first:
 //!
 //! ```text
 //! api (parse) -> search -> embed (text to vector) -> index (candidates) -> rank (results) -> api

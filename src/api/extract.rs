@@ -134,16 +134,15 @@ impl Fields {
     /// One of the names of `T`.
     pub fn choice<T: ValueEnum>(&mut self, name: &'static str) -> Option<T> {
         let value = self.take(name)?;
-        match value.as_str().and_then(|text| T::from_str(text, false).ok()) {
-            Some(choice) => Some(choice),
-            None => {
-                let names: Vec<String> = T::value_variants()
-                    .iter()
-                    .filter_map(|variant| Some(variant.to_possible_value()?.get_name().to_owned()))
-                    .collect();
-                self.refuse(name, format!("must be one of {}", names.join(", ")))
-            }
+        let choice = value.as_str().and_then(|text| T::from_str(text, false).ok());
+        if choice.is_none() {
+            let names: Vec<String> = T::value_variants()
+                .iter()
+                .filter_map(|variant| Some(variant.to_possible_value()?.get_name().to_owned()))
+                .collect();
+            return self.refuse(name, format!("must be one of {}", names.join(", ")));
         }
+        choice
     }
 
     /// Records that `name` is wrong.

@@ -94,6 +94,7 @@ async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Probl
     Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the layer passes the panic by value")]
 fn answer_panic(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(panic = message.unwrap_or("without a message"), "a handler panicked");

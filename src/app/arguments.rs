@@ -28,7 +28,7 @@ pub struct SettingFlags {
     /// Folder of the embedded database, the model and the libraries
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// Postgres to use instead of the embedded one: postgres://user:password@host/database
+    /// Postgres to use instead of the embedded one: <postgres://user:password@host/database>
     #[arg(long, global = true, value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// error, warn, info, debug, trace, or target=level pairs

@@ -90,10 +90,10 @@ impl Index {
         const EVERY: std::time::Duration = std::time::Duration::from_millis(500);
         let backend: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *connection).await?;
         // Safe: the statement was put together by a function of the schema from numbers and quoted names.
-        let mut build = std::pin::pin!(sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection));
+        let mut building = std::pin::pin!(sqlx::raw_sql(AssertSqlSafe(statement)).execute(connection));
         loop {
             tokio::select! {
-                built = &mut build => return built.map(drop).map_err(Error::from),
+                done = &mut building => return done.map(drop).map_err(Error::from),
                 () = tokio::time::sleep(EVERY) => {
                     if let Some(at) = self.build_progress(backend).await? {
                         progress(&at);

@@ -13,7 +13,7 @@ use super::{Error, Index};
 const PAGES_PER_STEP: i64 = 100;
 
 /// How often to look for work.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 
 /// Removes old rows until `stopping`.
 ///

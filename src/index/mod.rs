@@ -103,6 +103,7 @@ impl Error {
         matches!(self, Self::Busy { .. } | Self::Timeout | Self::Unavailable(_))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the signature of map_err")]
     fn connect(error: sqlx::Error) -> Self {
         let reason = match &error {
             sqlx::Error::Database(refused) => match refused.code().as_deref() {

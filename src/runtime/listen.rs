@@ -125,8 +125,7 @@ fn connection(
     peer: SocketAddr,
     router: Router,
     config: Config,
-) -> impl Future<Output = Result<(), hyper::Error>> + hyper_util::server::graceful::GracefulConnection<Error = hyper::Error>
-{
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request.map(axum::body::Body::new)

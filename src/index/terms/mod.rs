@@ -88,12 +88,12 @@ pub struct QueryTerms {
     pub pairs: Vec<QueryPair>,
 }
 
-/// The words of a chunk: `context` is its title and headings, `content` its text.
+/// The words of a chunk: `context` is its title and headings, `body` its text.
 #[must_use]
-pub fn of_chunk(context: &str, content: &str) -> Terms {
+pub fn of_chunk(context: &str, body: &str) -> Terms {
     let mut counts: BTreeMap<Id, f32> = BTreeMap::new();
     let mut pairs: BTreeMap<Id, f32> = BTreeMap::new();
-    for (text, weight) in [(context, CONTEXT_WEIGHT), (content, 1.0)] {
+    for (text, weight) in [(context, CONTEXT_WEIGHT), (body, 1.0)] {
         let found: Vec<Word> = words(text).collect();
         for word in &found {
             *counts.entry(id_of(&word.stem)).or_default() += weight;
