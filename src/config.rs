@@ -54,6 +54,10 @@ pub struct Settings {
     /// Holds `model.onnx`, `model_int8.onnx` and the tokenizer. Default: `runtime/models/all-MiniLM-L6-v2` in the data
     /// directory.
     pub model_dir: Option<PathBuf>,
+    /// Address below which the files of `model_manifest` are fetched when `model_dir` lacks them; empty fetches nothing.
+    pub model_hub: String,
+    /// Lists the model's files as `sha256sum` does: a checksum, two spaces, a path below `model_hub`.
+    pub model_manifest: Option<PathBuf>,
     /// `int8` or `f32`.
     pub model_precision: embed::Precision,
     /// Texts the local model computes at once.
@@ -68,6 +72,8 @@ pub struct Settings {
     pub embed_api_key: Secret,
     /// Its model.
     pub embed_model: String,
+    /// Numbers in its vectors; 0 takes what the first answer has.
+    pub embed_dimensions: usize,
     /// The largest file that is imported.
     pub max_file_bytes: u64,
     /// The largest request body.
@@ -121,6 +127,8 @@ impl Default for Settings {
             embed_provider: EmbedProvider::Local,
             onnxruntime: None,
             model_dir: None,
+            model_hub: String::new(),
+            model_manifest: None,
             model_precision: embed::Precision::Int8,
             embed_sessions: 2,
             embed_queue_capacity: 1_024,
@@ -128,6 +136,7 @@ impl Default for Settings {
             embed_url: String::new(),
             embed_api_key: Secret::default(),
             embed_model: String::new(),
+            embed_dimensions: 0,
             max_file_bytes: 5 * 1024 * 1024,
             max_body_bytes: 1024 * 1024,
             retention_s: 15 * 60,
@@ -145,7 +154,8 @@ fn default_data_dir() -> PathBuf {
     if root {
         return PathBuf::from("/var/lib/doc-server");
     }
-    std::env::var_os("XDG_DATA_HOME").map_or_else(|| home().join(".local/share"), PathBuf::from).join("doc-server")
+    let given = std::env::var_os("XDG_DATA_HOME").filter(|folder| !folder.is_empty());
+    given.map_or_else(|| home().join(".local/share"), PathBuf::from).join("doc-server")
 }
 
 /// A setting that cannot be used.
@@ -208,6 +218,9 @@ impl Settings {
         }
         if self.embed_provider == EmbedProvider::Remote && (self.embed_url.is_empty() || self.embed_model.is_empty()) {
             return invalid("embed_provider", "remote needs embed_url and embed_model");
+        }
+        if self.model_hub.is_empty() != self.model_manifest.is_none() {
+            return invalid("model_hub", "needs model_manifest beside it, and the other way round");
         }
         if self.bind == self.admin_bind && self.bind.port() != 0 {
             return invalid("admin_bind", "is the same address as bind; set another port");

@@ -160,10 +160,9 @@ impl Search {
     /// As [`Search::run`].
     pub async fn answer(&self, query: &Query) -> Result<(Answer, Timings), Error> {
         let started = Instant::now();
-        let catalog = self.index.catalog().await?;
         let resolved = match &query.cursor {
-            Some(cursor) => catalog.resolve_pinned(&cursor.generations)?,
-            None => catalog.resolve(&query.selection)?,
+            Some(cursor) => self.index.resolve_pinned(&cursor.generations).await?,
+            None => self.index.catalog().await?.resolve(&query.selection)?,
         };
         let offset = query.cursor.as_ref().map_or(0, |cursor| cursor.offset);
         let end = (offset + query.match_count).min(MAX_DEPTH);

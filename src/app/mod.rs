@@ -126,7 +126,7 @@ impl App {
     /// Says what is missing and what to do.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
         let lifecycle = Lifecycle::new();
-        let embedder = Embedder::new(settings.embed(), &lifecycle)?;
+        let embedder = Embedder::new(settings.embed()?, &lifecycle)?;
         let (options, cluster) = if settings.database_url.is_empty() {
             let cluster = Cluster::open(&settings.cluster()).await?;
             (cluster.connect_options(), Some(Arc::new(cluster)))
@@ -201,28 +201,71 @@ fn print_openapi() -> Result<(), Error> {
 
 impl Settings {
     /// The embedding stage's settings.
-    #[must_use]
-    pub fn embed(&self) -> embed::Config {
+    ///
+    /// # Errors
+    /// When the manifest of the model's files cannot be read.
+    pub fn embed(&self) -> Result<embed::Config, config::Error> {
         let backend = match self.embed_provider {
             EmbedProvider::Local => {
-                let library = self.data_dir.join("runtime/onnxruntime/libonnxruntime.so");
                 let model = self.data_dir.join("runtime/models/all-MiniLM-L6-v2");
                 let mut local = embed::LocalConfig::new(
-                    self.onnxruntime.clone().unwrap_or(library),
+                    self.library(),
                     self.model_dir.clone().unwrap_or(model),
                     self.model_precision,
                 );
                 local.sessions = self.embed_sessions;
+                local.hub = self.hub()?;
                 embed::Backend::Local(local)
             }
             EmbedProvider::Remote => {
                 let mut remote = embed::RemoteConfig::new(self.embed_url.clone(), self.embed_model.clone());
+                remote.dimensions = (self.embed_dimensions > 0).then_some(self.embed_dimensions);
                 remote.api_key =
                     (!self.embed_api_key.0.is_empty()).then(|| embed::ApiKey::new(self.embed_api_key.0.clone()));
                 embed::Backend::Remote(remote)
             }
             EmbedProvider::Fake => embed::Backend::Fake(embed::FakeConfig::default()),
         };
-        embed::Config { backend, queue_capacity: self.embed_queue_capacity }
+        Ok(embed::Config { backend, queue_capacity: self.embed_queue_capacity })
+    }
+
+    /// Where missing files of the model are fetched from, if anywhere.
+    fn hub(&self) -> Result<Option<embed::Hub>, config::Error> {
+        let Some(manifest) = &self.model_manifest else { return Ok(None) };
+        let invalid = |message: String| config::Error::Invalid { setting: "model_manifest", message };
+        let text = std::fs::read_to_string(manifest)
+            .map_err(|error| invalid(format!("cannot read {}: {error}", manifest.display())))?;
+        let files = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| {
+                let (sha256, path) =
+                    line.split_once("  ").filter(|(sha256, _)| sha256.len() == 64).ok_or_else(|| {
+                        invalid(format!("{line:?} is not a line of sha256sum: a checksum, two spaces, a path"))
+                    })?;
+                let name = path.rsplit('/').next().unwrap_or(path).to_owned();
+                Ok(embed::HubFile { path: path.to_owned(), name, sha256: sha256.to_owned() })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Some(embed::Hub { url: self.model_hub.clone(), files }))
+    }
+
+    /// What a search needs of this machine, checked before anything is started: a lazy model must not hide that it is
+    /// missing until the first caller.
+    ///
+    /// # Errors
+    /// Names the file, the setting and the command that makes it.
+    fn require_library(&self) -> Result<(), config::Error> {
+        let library = self.library();
+        if self.embed_provider == EmbedProvider::Local && !library.is_file() {
+            let message = format!("{} is missing; run `scripts/setup run`, or name the library", library.display());
+            return Err(config::Error::Invalid { setting: "onnxruntime", message });
+        }
+        Ok(())
+    }
+
+    fn library(&self) -> std::path::PathBuf {
+        let made = || self.data_dir.join("runtime/onnxruntime/libonnxruntime.so");
+        self.onnxruntime.clone().unwrap_or_else(made)
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{App, Error, arguments::ServeFlags};
 use crate::{
     admin, api,
-    config::Settings,
+    config::{EmbedProvider, Settings},
     health::{self, Health},
     index::cleanup,
     runtime::{lifecycle::Signals, listen, metrics},
@@ -20,9 +20,10 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
     let public = listen::bind("bind", settings.bind).await?;
     let private = listen::bind("admin_bind", settings.admin_bind).await?;
     let signals = Signals::listen().map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
+    settings.require_library()?;
     let recorder = metrics::install().map_err(|error| Error::Failed(format!("cannot start metrics: {error}")))?;
     let app = App::open(&settings).await?;
-    if let Err(error) = prepare(&app, flags).await {
+    if let Err(error) = prepare(&app, &settings, flags).await {
         app.close().await;
         return Err(error);
     }
@@ -45,7 +46,11 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
     if well { Ok(()) } else { Err(Error::Failed("did not stop in order; the log says why".to_owned())) }
 }
 
-async fn prepare(app: &App, flags: &ServeFlags) -> Result<(), Error> {
+async fn prepare(app: &App, settings: &Settings, flags: &ServeFlags) -> Result<(), Error> {
+    // A lazy model must not hide until the first caller that it is missing. A provider may be away for now.
+    if settings.embed_provider == EmbedProvider::Local && settings.model_hub.is_empty() {
+        app.embedder.identity().await?;
+    }
     if flags.no_migrate {
         app.index.require_migrated().await?;
     } else {

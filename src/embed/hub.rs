@@ -30,7 +30,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Where a model's files are published.
 #[derive(Clone, Debug)]
 pub struct Hub {
-    /// What the paths are appended to, such as `https://huggingface.co/OWNER/MODEL/resolve/COMMIT`.
+    /// What the paths are appended to, such as `https://HUB/OWNER/MODEL/resolve/COMMIT`.
     pub url: String,
     /// What to fetch.
     pub files: Vec<HubFile>,

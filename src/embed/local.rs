@@ -97,9 +97,9 @@ impl Local {
     pub fn new(config: LocalConfig, lifecycle: &Lifecycle) -> Result<Self, Error> {
         // Three tokens: one of the text between the two special ones.
         for (setting, value, least) in [
-            ("embed.sessions", config.sessions, 1),
-            ("embed.intra_threads", config.intra_threads, 1),
-            ("embed.max_tokens", config.max_tokens, 3),
+            ("embed_sessions", config.sessions, 1),
+            ("embed_intra_threads", config.intra_threads, 1),
+            ("embed_max_tokens", config.max_tokens, 3),
         ] {
             if value < least {
                 return Err(Error::setting(setting, format!("must be at least {least}")));

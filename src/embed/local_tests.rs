@@ -144,7 +144,7 @@ async fn what_is_missing_or_wrong_is_named_with_what_to_do() {
     let good = settings(Precision::Int8);
     let absent = embedder(LocalConfig { model_dir: "/no/such/folder".into(), ..good.clone() });
     let told = absent.embed_query("a").await.unwrap_err().to_string();
-    assert!(told.starts_with("embed.model_dir: /no/such/folder/model_int8.onnx is missing; run `scripts/setup run`"));
+    assert!(told.starts_with("model_dir: /no/such/folder/model_int8.onnx is missing; run `scripts/setup run`"));
     let empty = tempfile::tempdir().unwrap();
     for (name, text) in [("model_int8.onnx", "no graph"), ("tokenizer.json", "{}")] {
         std::fs::write(empty.path().join(name), text).unwrap();
@@ -159,7 +159,7 @@ async fn what_is_missing_or_wrong_is_named_with_what_to_do() {
     assert!(told.contains("model_int8.onnx: ") && told.contains("Protobuf"), "{told}");
     let none = LocalConfig { sessions: 0, ..good };
     let told = Local::new(none, &Lifecycle::new()).err().unwrap().to_string();
-    assert_eq!(told, "embed.sessions: must be at least 1");
+    assert_eq!(told, "embed_sessions: must be at least 1");
 }
 
 /// A process loads one library, so each wrong one needs a process of its own: this binary again, with one test.
@@ -178,7 +178,7 @@ fn a_wrong_library_is_named_with_what_to_do() {
             .output()
             .unwrap();
         let told = String::from_utf8_lossy(&child.stdout).into_owned();
-        assert!(told.contains(&format!("told: embed.library: {}: ", library.display())), "{told}");
+        assert!(told.contains(&format!("told: onnxruntime: {}: ", library.display())), "{told}");
         assert!(reason.split('|').any(|reason| told.contains(reason)), "{told}");
         assert!(told.contains("run `scripts/setup run`"), "{told}");
     }

@@ -130,7 +130,7 @@ impl Embedder {
     /// When the settings cannot work whatever the world does: no sessions, no such address.
     pub fn new(config: Config, lifecycle: &Lifecycle) -> Result<Self, Error> {
         if config.queue_capacity == 0 {
-            return Err(Error::setting("embed.queue_capacity", "must be at least 1"));
+            return Err(Error::setting("embed_queue_capacity", "must be at least 1"));
         }
         let engine: Arc<dyn Engine> = match config.backend {
             Backend::Local(local) => Arc::new(local::Local::new(local, lifecycle)?),

@@ -56,7 +56,7 @@ impl ModelFiles {
         for path in [self.graph(), self.tokenizer(), self.config()] {
             if !path.is_file() {
                 return Err(Error::setting(
-                    "embed.model_dir",
+                    "model_dir",
                     format!(
                         "{} is missing; run `scripts/setup run`, which makes it, or name a folder that holds {}, \
                          tokenizer.json and config.json",
@@ -82,7 +82,7 @@ impl ModelFiles {
         if facts.max_position_embeddings < max_tokens {
             let most = facts.max_position_embeddings;
             return Err(Error::setting(
-                "embed.max_tokens",
+                "embed_max_tokens",
                 format!("{max_tokens}, but the model reads at most {most}"),
             ));
         }
@@ -146,7 +146,7 @@ mod tests {
         let (_parent, files) = folder();
         std::fs::remove_file(files.graph()).unwrap();
         let told = files.identity(256).unwrap_err().to_string();
-        assert!(told.starts_with("embed.model_dir: /"), "{told}");
+        assert!(told.starts_with("model_dir: /"), "{told}");
         assert!(told.contains("model_int8.onnx is missing; run `scripts/setup run`"), "{told}");
     }
 

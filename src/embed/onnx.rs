@@ -115,7 +115,7 @@ fn environment(library: &Path) -> Result<Environment, Error> {
         let advice = "run `scripts/setup run`, which puts it there, or name the libonnxruntime of";
         let oldest = ort::MINOR_VERSION;
         Error::setting(
-            "embed.library",
+            "onnxruntime",
             format!("{}: {reason}; {advice} ONNX Runtime 1.{oldest} or later", library.display()),
         )
     })?;

@@ -195,18 +195,18 @@ fn client(config: &RemoteConfig) -> Result<Client, Error> {
     if let Some(key) = &config.api_key {
         let value = HeaderValue::try_from(format!("Bearer {}", key.reveal())).ok().filter(|_| !key.reveal().is_empty());
         let Some(mut value) = value else {
-            return Err(Error::setting("embed.api_key", "is empty or has a character that no header may carry"));
+            return Err(Error::setting("embed_api_key", "is empty or has a character that no header may carry"));
         };
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
     let builder = Client::builder().default_headers(headers).connect_timeout(config.connect_timeout);
-    builder.redirect(Policy::none()).build().map_err(|error| Error::setting("embed.url", chain(error)))
+    builder.redirect(Policy::none()).build().map_err(|error| Error::setting("embed_url", chain(error)))
 }
 
 /// Where to post: `/v1/embeddings` below the address, of which as much as it has already is not repeated.
 fn endpoint(address: &str) -> Result<Url, Error> {
-    let wrong = |reason: &dyn std::fmt::Display| Error::setting("embed.url", format!("{address:?}: {reason}"));
+    let wrong = |reason: &dyn std::fmt::Display| Error::setting("embed_url", format!("{address:?}: {reason}"));
     let mut url = Url::parse(address.trim()).map_err(|error| wrong(&error))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong(&"must begin with http:// or https://"));

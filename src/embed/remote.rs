@@ -100,9 +100,9 @@ impl Remote {
     /// When the address is none, the key cannot be sent, or a number cannot work.
     pub fn new(config: RemoteConfig, lifecycle: &Lifecycle) -> Result<Self, Error> {
         for (setting, value) in [
-            ("embed.batch_size", config.batch_size),
-            ("embed.concurrency", config.concurrency),
-            ("embed.dimensions", config.dimensions.unwrap_or(1)),
+            ("embed_batch_size", config.batch_size),
+            ("embed_concurrency", config.concurrency),
+            ("embed_dimensions", config.dimensions.unwrap_or(1)),
         ] {
             if value == 0 {
                 return Err(Error::setting(setting, "must be at least 1"));

@@ -202,11 +202,11 @@ async fn settings_that_cannot_work_are_named() {
     let good = RemoteConfig::new("http://localhost", "m");
     let key = |key| RemoteConfig { api_key: Some(ApiKey::new(key)), ..good.clone() };
     for (config, told) in [
-        (RemoteConfig::new("localhost:80", "m"), "embed.url: \"localhost:80\": must begin with http:// or https://"),
-        (RemoteConfig::new("", "m"), "embed.url: \"\": relative URL without a base"),
+        (RemoteConfig::new("localhost:80", "m"), "embed_url: \"localhost:80\": must begin with http:// or https://"),
+        (RemoteConfig::new("", "m"), "embed_url: \"\": relative URL without a base"),
         (RemoteConfig { batch_size: 0, ..good.clone() }, "embed.batch_size: must be at least 1"),
-        (key("a\nb"), "embed.api_key: is empty or has a character that no header may carry"),
-        (key(""), "embed.api_key: is empty or has a character that no header may carry"),
+        (key("a\nb"), "embed_api_key: is empty or has a character that no header may carry"),
+        (key(""), "embed_api_key: is empty or has a character that no header may carry"),
     ] {
         assert_eq!(Remote::new(config, &Lifecycle::new()).err().unwrap().to_string(), told);
     }

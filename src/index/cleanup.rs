@@ -34,44 +34,51 @@ pub async fn cleanup_task(index: Index, grace: Duration, stopping: CancellationT
 }
 
 impl Index {
-    /// Removes the pages that were replaced or deleted more than `grace` ago. Returns how many.
+    /// Removes the generations that were replaced, and the sources that were deleted, more than `grace` ago, then the pages that no
+    /// remaining generation holds. Returns how many pages.
     ///
     /// # Errors
     /// When the database does not answer; what was removed stays removed.
     pub async fn remove_unreachable(&self, grace: Duration) -> Result<u64, Error> {
-        let mut removed = 0;
-        loop {
-            let pages = sqlx::query(
-                "delete from pages where id in (
-                    select p.id from pages p
-                    join versions v on v.id = p.version_id
-                    join sources s on s.id = v.source
-                    left join generations ended on ended.id = p.died
-                    where s.deleted_at < now() - make_interval(secs => $1)
-                       or (p.died <= v.published_generation and ended.published_at < now() - make_interval(secs => $1))
-                    limit $2
-                 )",
-            )
-            .bind(grace.as_secs_f64())
-            .bind(PAGES_PER_STEP)
-            .execute(self.pools.write())
-            .await?
-            .rows_affected();
-            removed += pages;
-            if pages == 0 {
-                break;
-            }
-        }
+        // First the generations: a cursor into one is told that it is gone before any of its pages is.
         sqlx::query(
-            "with emptied as (
-                delete from sources where deleted_at < now() - make_interval(secs => $1)
-             )
-             delete from generations g where status = 'retired' and retired_at < now() - make_interval(secs => $1)
-               and not exists (select from pages p where p.version_id = g.version_id and p.died = g.id)",
+            "delete from generations g using versions v join sources s on s.id = v.source
+             where v.id = g.version_id
+               and (s.deleted_at < now() - make_interval(secs => $1)
+                    or (g.status = 'retired' and g.retired_at < now() - make_interval(secs => $1)))",
         )
         .bind(grace.as_secs_f64())
         .execute(self.pools.write())
         .await?;
+        let mut removed = 0;
+        while let pages @ 1.. = self.remove_some_pages(grace).await? {
+            removed += pages;
+        }
+        sqlx::query("delete from sources where deleted_at < now() - make_interval(secs => $1)")
+            .bind(grace.as_secs_f64())
+            .execute(self.pools.write())
+            .await?;
         Ok(removed)
+    }
+
+    async fn remove_some_pages(&self, grace: Duration) -> Result<u64, Error> {
+        Ok(sqlx::query(
+            "delete from pages where id in (
+                select p.id from pages p
+                where p.died < 9223372036854775807
+                  and not exists (
+                    select from generations g where g.version_id = p.version_id and p.born <= g.id and g.id < p.died
+                  )
+                union all
+                select p.id from pages p join versions v on v.id = p.version_id join sources s on s.id = v.source
+                where s.deleted_at < now() - make_interval(secs => $1)
+                limit $2
+             )",
+        )
+        .bind(grace.as_secs_f64())
+        .bind(PAGES_PER_STEP)
+        .execute(self.pools.write())
+        .await?
+        .rows_affected())
     }
 }

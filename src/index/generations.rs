@@ -180,16 +180,21 @@ impl Index {
             .bind(generation)
             .execute(&mut *transaction)
             .await?;
-        sqlx::query(
+        let announced = sqlx::query(
             "with changed as (
-                update sources set updated_at = now() where id = (select source from versions where id = $1) returning source_id
+                update sources set updated_at = now()
+                where id = (select source from versions where id = $1) and deleted_at is null
+                returning source_id
              )
              select pg_notify($2, source_id) from changed",
         )
         .bind(version_id)
         .bind(CHANNEL)
-        .execute(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
+        if announced.is_none() {
+            return Err(Error::NotFound("the source was deleted while it was imported; import it again".to_owned()));
+        }
         transaction.commit().await?;
         self.refresh_catalog().await?;
         Ok(counts)

@@ -81,7 +81,7 @@ pub enum Error {
     #[error("{0}")]
     NotFound(String),
     /// The generations of a cursor are gone.
-    #[error("the documents this cursor points into were replaced; search again")]
+    #[error("the documents this cursor points into were removed; search again")]
     Gone,
     /// Another import builds this version now.
     #[error("another import of {source_id} {version} is running; wait for it, or stop it")]

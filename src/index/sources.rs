@@ -6,6 +6,7 @@ use std::{fmt::Write, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use semver::Version as Release;
+use sqlx::{Row, postgres::PgRow};
 
 use super::{
     Error, Index,
@@ -103,26 +104,6 @@ impl Catalog {
         let published =
             self.sources.iter().flat_map(|source| &source.versions).filter_map(|version| version.published.as_ref());
         published.map(|generation| generation.chunks).sum()
-    }
-
-    /// The generations with these ids, as a cursor pinned them, as long as each is still published.
-    ///
-    /// # Errors
-    /// [`Error::Gone`] when one is not.
-    pub fn resolve_pinned(&self, ids: &[i64]) -> Result<Resolved, Error> {
-        let mut generations: Vec<_> = self
-            .sources
-            .iter()
-            .flat_map(|source| source.versions.iter().map(move |version| (source, version)))
-            .filter_map(|(source, version)| resolved(source, version))
-            .filter(|generation| ids.contains(&generation.id))
-            .collect();
-        generations.sort_by_key(|generation| generation.id);
-        if generations.len() < ids.len() {
-            Err(Error::Gone)
-        } else {
-            Ok(Resolved { generations, total_chunks: self.chunks() })
-        }
     }
 
     /// All sources that match and have what is asked; an error only when a pattern or version matches nothing at all.
@@ -287,6 +268,41 @@ pub struct SourceChange {
 }
 
 impl Index {
+    /// The generations with these ids, as a cursor pinned them: published ones, and replaced ones as long as they are kept.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when one was removed, or its source deleted.
+    pub async fn resolve_pinned(&self, ids: &[i64]) -> Result<Resolved, Error> {
+        let total_chunks = self.catalog().await?.chunks();
+        let mut connection = self.pools.read().await?;
+        let rows = sqlx::query(
+            "select g.id, g.version_id, s.source_id, v.version, g.chunks, g.model_id, g.published_at
+             from generations g
+             join versions v on v.id = g.version_id
+             join sources s on s.id = v.source and s.deleted_at is null
+             where g.id = any($1) and g.status <> 'building'
+             order by g.id",
+        )
+        .bind(ids)
+        .fetch_all(&mut *connection)
+        .await?;
+        if rows.len() < ids.len() {
+            return Err(Error::Gone);
+        }
+        let generation = |row: &PgRow| {
+            Ok(ResolvedGeneration {
+                id: row.try_get("id")?,
+                version_id: row.try_get("version_id")?,
+                source_id: row.try_get::<String, _>("source_id")?.into(),
+                version: row.try_get::<String, _>("version")?.into(),
+                chunks: row.try_get("chunks")?,
+                model_id: row.try_get("model_id")?,
+                indexed_at: row.try_get("published_at")?,
+            })
+        };
+        Ok(Resolved { generations: rows.iter().map(generation).collect::<Result<_, sqlx::Error>>()?, total_chunks })
+    }
+
     /// Changes a source's description. Returns whether there is such a source.
     ///
     /// # Errors
