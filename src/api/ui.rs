@@ -2,11 +2,10 @@
 
 use axum::{
     body::Body,
-    extract::Path,
     http::{HeaderValue, Response, header},
 };
 
-use super::respond::Problem;
+use super::{extract::Segment, respond::Problem};
 
 /// Changes with a release only, and is small: a day is long enough to matter and short enough to forget.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -17,7 +16,7 @@ pub async fn show_page() -> Response<Body> {
 }
 
 /// What the page loads.
-pub async fn get_asset(Path(name): Path<String>) -> Result<Response<Body>, Problem> {
+pub async fn get_asset(Segment(name): Segment) -> Result<Response<Body>, Problem> {
     match name.as_str() {
         "search.css" => Ok(asset("text/css; charset=utf-8", include_str!("../../assets/search.css"))),
         "search.js" => Ok(asset("text/javascript; charset=utf-8", include_str!("../../assets/search.js"))),
