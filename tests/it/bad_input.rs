@@ -133,7 +133,8 @@ async fn bodies_are_refused_with_the_reason() {
         problems.insert(name.to_owned(), reply.problem());
     }
     assert_json_snapshot!("bad_bodies", problems);
-    let mixed_case = send(&app, Method::POST, "/api/search", "Application/JSON; charset=utf-8", "{\"query\":\"x\"}").await;
+    let mixed_case =
+        send(&app, Method::POST, "/api/search", "Application/JSON; charset=utf-8", "{\"query\":\"x\"}").await;
     assert_eq!(mixed_case.status, StatusCode::OK);
 }
 
@@ -179,12 +180,45 @@ async fn unknown_routes_and_wrong_methods_are_problems_too() {
 async fn hostile_values_never_make_a_server_error() {
     let app = with_guide().await;
     let values = [
-        "", "0", "-1", "1e309", "NaN", "null", "true", "[]", "{}", "%00", "%ff", "'", "\"", "%25", "*", "**", "a*b*c*d", "..%2f",
-        "9223372036854775808", "%F0%9F%9A%80", "%E2%80%AE", "%0d%0aX-Injected:%201",
+        "",
+        "0",
+        "-1",
+        "1e309",
+        "NaN",
+        "null",
+        "true",
+        "[]",
+        "{}",
+        "%00",
+        "%ff",
+        "'",
+        "%22",
+        "%25",
+        "*",
+        "**",
+        "a*b*c*d",
+        "..%2f",
+        "9223372036854775808",
+        "%F0%9F%9A%80",
+        "%E2%80%AE",
+        "%0d%0aX-Injected:%201",
     ];
     let fields = [
-        "query", "match_count", "source", "version", "mode", "alpha", "fusion", "min_similarity", "min_keyword_score", "exact",
-        "ef_search", "content", "highlight", "explain", "cursor",
+        "query",
+        "match_count",
+        "source",
+        "version",
+        "mode",
+        "alpha",
+        "fusion",
+        "min_similarity",
+        "min_keyword_score",
+        "exact",
+        "ef_search",
+        "content",
+        "highlight",
+        "explain",
+        "cursor",
     ];
     for field in fields {
         for value in values {
@@ -194,7 +228,8 @@ async fn hostile_values_never_make_a_server_error() {
             assert_eq!(reply.header("x-injected"), "", "{field}={value}");
         }
     }
-    for body in [json!(null), json!(5), json!("x"), json!([{}]), json!({ "query": {} }), json!({ "": 1, "query": "x" })] {
+    for body in [json!(null), json!(5), json!("x"), json!([{}]), json!({ "query": {} }), json!({ "": 1, "query": "x" })]
+    {
         let reply = app.post("/api/search", &body).await;
         assert!(reply.status.is_client_error(), "{body}: {}", reply.text());
     }
@@ -217,7 +252,10 @@ async fn changes_of_a_source_are_checked_as_strictly() {
         assert!(reply.status.is_client_error(), "{name}: {}", reply.text());
         problems.insert(name.to_owned(), reply.problem());
     }
-    problems.insert("unknown source".to_owned(), app.patch("/api/sources/nobody", &json!({ "title": "x" })).await.problem());
+    problems.insert(
+        "unknown source".to_owned(),
+        app.patch("/api/sources/nobody", &json!({ "title": "x" })).await.problem(),
+    );
     problems.insert(
         "unknown source and version".to_owned(),
         app.patch("/api/sources/nobody", &json!({ "default_version": "9.x" })).await.problem(),

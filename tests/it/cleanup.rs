@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{
-    TestApp,
-    eventually,
+    TestApp, eventually,
     fixtures::{GUIDE, borrowed, many_pages},
     folder_of,
 };

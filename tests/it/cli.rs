@@ -64,7 +64,11 @@ fn a_bad_setting_is_refused_by_name() {
     ] {
         let ended = run(doc_server(["migrate"]).args(&arguments).env(variable.0, variable.1));
         assert!(ended.code.is_some_and(|code| code != 0), "{variable:?} {arguments:?}: {:?}", ended.code);
-        assert!(ended.stderr.starts_with("error: ") && ended.stderr.contains(said), "{variable:?} {arguments:?}: {}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with("error: ") && ended.stderr.contains(said),
+            "{variable:?} {arguments:?}: {}",
+            ended.stderr
+        );
         assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     }
 }
@@ -153,7 +157,11 @@ async fn migrate_ingest_search_and_index_work_on_a_database_of_ones_own() {
     let ingested = run(&mut on(&database, &ingest));
     expect_well(&ingested);
     assert!(ingested.stderr.contains("skipped binary.md: binary"), "{}", ingested.stderr);
-    assert!(ingested.stdout.contains("7 pages written, 0 unchanged, 0 removed, 1 files skipped"), "{}", ingested.stdout);
+    assert!(
+        ingested.stdout.contains("7 pages written, 0 unchanged, 0 removed, 1 files skipped"),
+        "{}",
+        ingested.stdout
+    );
     assert!(ingested.stdout.contains("published guide 1.0.0: 7 pages"), "{}", ingested.stdout);
     let again = run(&mut on(&database, &ingest));
     assert!(again.stdout.contains("nothing has changed; guide 1.0.0 stays as it is"), "{}", again.stdout);

@@ -21,7 +21,7 @@ use crate::harness::{
 };
 
 /// Creating a cluster takes a few seconds, more on a busy machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// A data directory of its own, whose programs are the real ones; its Postgres ends with it.
 struct Home {
@@ -33,7 +33,11 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let runtime = data_dir().join("runtime");
-        assert!(runtime.join("postgres/bin/postgres").exists(), "no Postgres in {}: run `make setup`", runtime.display());
+        assert!(
+            runtime.join("postgres/bin/postgres").exists(),
+            "no Postgres in {}: run `make setup`",
+            runtime.display()
+        );
         // In /tmp, which the account that Postgres runs as can enter.
         let folder = tempfile::Builder::new().prefix("doc-server-it-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();

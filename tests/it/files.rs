@@ -31,7 +31,7 @@ async fn files_that_cannot_be_used_are_skipped_with_the_reason() {
 
 /// Takes all rights away; whether the file can be read all the same, as root can.
 fn make_unreadable(path: &Path) -> bool {
-    fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     fs::read(path).is_ok()
 }
 
@@ -108,10 +108,9 @@ async fn one_file_is_imported_by_its_name() {
 async fn a_path_without_documentation_is_an_error_and_makes_no_source() {
     let app = TestApp::start().await;
     let folder = folder_of(&[("main.rs", "fn main() {}\n")]);
-    for (path, said) in [
-        (folder.path().to_owned(), "holds no documentation"),
-        (folder.path().join("nothing"), "cannot read"),
-    ] {
+    for (path, said) in
+        [(folder.path().to_owned(), "holds no documentation"), (folder.path().join("nothing"), "cannot read")]
+    {
         let refused = app.try_ingest(&path, "guide", "1.0.0").await.unwrap_err().to_string();
         assert!(refused.starts_with("path: ") && refused.contains(said), "{refused}");
     }

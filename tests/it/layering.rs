@@ -82,7 +82,10 @@ fn files(folder: &str) -> Vec<File> {
     let read = |path: &PathBuf| {
         let text = fs::read_to_string(path).unwrap();
         let own = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        let code = own.lines().filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |code, line| code + line + "\n");
+        let code = own
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .fold(String::new(), |code, line| code + line + "\n");
         File { path: path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), text, code }
     };
     paths.iter().map(read).collect()

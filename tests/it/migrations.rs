@@ -59,7 +59,8 @@ async fn a_schema_that_is_behind_is_refused_where_migrating_is_not_wanted() {
     let database = Database::migrated().await;
     let index = connect(&database.options).await;
     index.require_migrated().await.unwrap();
-    execute(&database, "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)").await;
+    execute(&database, "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)")
+        .await;
     let refused = index.require_migrated().await.unwrap_err();
     assert!(matches!(refused, Error::MigrationsPending { pending: 1 }), "{refused}");
     index.close().await;

@@ -4,16 +4,52 @@ use crate::harness::{TestApp, client::texts};
 
 /// Pages whose questions share no telling word with them.
 const PAGES: [(&str, &str, &str); 10] = [
-    ("boil.md", "# Boiling pasta\n\nBring salted water to the boil and cook the noodles until soft.", "how do I prepare spaghetti"),
+    (
+        "boil.md",
+        "# Boiling pasta\n\nBring salted water to the boil and cook the noodles until soft.",
+        "how do I prepare spaghetti",
+    ),
     ("tyres.md", "# Tyres\n\nCheck the air pressure of your wheels before a long drive.", "inflating a car's rubber"),
-    ("lock.md", "# Mutual exclusion\n\nA mutex lets one thread at a time into a critical section.", "prevent data races between concurrent tasks"),
-    ("backup.md", "# Backups\n\nCopy the files to another disk every night so that nothing is lost.", "protect against losing my data when hardware dies"),
-    ("sleep.md", "# Rest\n\nAdults need about eight hours in bed each night.", "how long should a grown person slumber"),
-    ("index.md", "# Speeding up lookups\n\nA B-tree lets the database find rows without reading the whole table.", "my SQL select is slow"),
-    ("garden.md", "# Tomatoes\n\nWater the seedlings in the morning and give them plenty of sun.", "growing vegetables"),
-    ("login.md", "# Signing in\n\nEnter your name and password, then confirm with the code on your phone.", "two factor authentication"),
-    ("tax.md", "# Yearly return\n\nDeclare your income to the revenue office before the end of May.", "when do I have to pay the government"),
-    ("dog.md", "# Puppies\n\nA young dog should be walked often and never left alone for long.", "taking care of a pet"),
+    (
+        "lock.md",
+        "# Mutual exclusion\n\nA mutex lets one thread at a time into a critical section.",
+        "prevent data races between concurrent tasks",
+    ),
+    (
+        "backup.md",
+        "# Backups\n\nCopy the files to another disk every night so that nothing is lost.",
+        "protect against losing my data when hardware dies",
+    ),
+    (
+        "sleep.md",
+        "# Rest\n\nAdults need about eight hours in bed each night.",
+        "how long should a grown person slumber",
+    ),
+    (
+        "index.md",
+        "# Speeding up lookups\n\nA B-tree lets the database find rows without reading the whole table.",
+        "my SQL select is slow",
+    ),
+    (
+        "garden.md",
+        "# Tomatoes\n\nWater the seedlings in the morning and give them plenty of sun.",
+        "growing vegetables",
+    ),
+    (
+        "login.md",
+        "# Signing in\n\nEnter your name and password, then confirm with the code on your phone.",
+        "two factor authentication",
+    ),
+    (
+        "tax.md",
+        "# Yearly return\n\nDeclare your income to the revenue office before the end of May.",
+        "when do I have to pay the government",
+    ),
+    (
+        "dog.md",
+        "# Puppies\n\nA young dog should be walked often and never left alone for long.",
+        "taking care of a pet",
+    ),
 ];
 
 fn files() -> Vec<(&'static str, &'static str)> {

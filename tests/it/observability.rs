@@ -31,10 +31,12 @@ fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     for line in text.lines() {
         if let Some(family) = line.strip_prefix("# TYPE ") {
             let (name, kind) = family.split_once(' ').unwrap();
-            families.entry(name.to_owned()).or_default().0 = kind.to_owned();
+            kind.clone_into(&mut families.entry(name.to_owned()).or_default().0);
         } else if let Some((series, labels)) = line.split_once('{').filter(|_| !line.starts_with('#')) {
             let suffixes = ["_bucket", "_sum", "_count"];
-            let base = suffixes.iter().find_map(|suffix| series.strip_suffix(suffix).filter(|base| families.contains_key(*base)));
+            let base = suffixes
+                .iter()
+                .find_map(|suffix| series.strip_suffix(suffix).filter(|base| families.contains_key(*base)));
             let names = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
             let family = families.entry(base.unwrap_or(series).to_owned()).or_default();
             family.1.extend(names.filter(|name| name != "le"));

@@ -14,7 +14,11 @@ fn the_committed_description_is_what_the_code_says() {
     let committed = fs::read_to_string(path).unwrap_or_default();
     let generated = doc_server::api::openapi().to_pretty_json().unwrap() + "\n";
     let differs = committed.lines().zip(generated.lines()).position(|(a, b)| a != b);
-    assert!(committed == generated, "docs/openapi.json differs from line {:?} on; {UPDATE}", differs.map(|line| line + 1));
+    assert!(
+        committed == generated,
+        "docs/openapi.json differs from line {:?} on; {UPDATE}",
+        differs.map(|line| line + 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,7 +84,11 @@ async fn the_pages_load_nothing_from_elsewhere() {
         let text = reply.text();
         for loaded in loaded_by(&text) {
             assert!(!loaded.contains("//"), "{page} loads {loaded}");
-            let target = if loaded.starts_with('/') { loaded.clone() } else { format!("{page}{}", loaded.trim_start_matches("./")) };
+            let target = if loaded.starts_with('/') {
+                loaded.clone()
+            } else {
+                format!("{page}{}", loaded.trim_start_matches("./"))
+            };
             assert_eq!(app.get(&target).await.status, 200, "{page} loads {target}");
         }
     }

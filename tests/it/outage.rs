@@ -31,7 +31,8 @@ async fn start() -> TestApp {
     let app = TestApp::builder()
         .behind_a_faulty_network()
         .with_background_tasks()
-        .with_pool(|pool| pool.statement_timeout = Duration::from_secs(2))
+        .with_pool(|pool| pool.statement_timeout = Duration::from_millis(700))
+        .with_embed_timeout(Duration::from_millis(500))
         .start()
         .await;
     app.ingest(&GUIDE, "guide", "1.0.0").await;

@@ -169,18 +169,24 @@ async fn thresholds_keep_what_meets_one_of_them() {
         };
         explained.iter().filter(meets).count()
     };
+    let middle = |field: &str| {
+        let mut values: Vec<f64> = explained.iter().filter_map(|hit| hit[field].as_f64()).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let (similarity, score) = (middle("vector_similarity"), middle("keyword_score"));
     for (parameters, expected) in [
-        ("min_similarity=0.2", meets(0.2, f64::INFINITY)),
-        ("min_keyword_score=1.5", meets(f64::INFINITY, 1.5)),
-        ("min_similarity=0.2&min_keyword_score=0.5", meets(0.2, 0.5)),
-        ("min_similarity=-1", explained.len()),
-        ("min_keyword_score=1000", 0),
-        ("min_similarity=1", 0),
+        (format!("min_similarity={similarity}"), meets(similarity, f64::INFINITY)),
+        (format!("min_keyword_score={score}"), meets(f64::INFINITY, score)),
+        (format!("min_similarity={similarity}&min_keyword_score={score}"), meets(similarity, score)),
+        ("min_similarity=-1".to_owned(), explained.len()),
+        ("min_keyword_score=1000".to_owned(), 0),
+        ("min_similarity=1".to_owned(), 0),
     ] {
         let answer = app.search(&format!("query=database+connections&match_count=100&{parameters}")).await;
         assert_eq!(answer["count"], expected, "{parameters}");
     }
-    assert!(meets(0.2, f64::INFINITY) > 0 && meets(0.2, f64::INFINITY) < explained.len());
+    assert!((1..explained.len()).contains(&meets(similarity, f64::INFINITY)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

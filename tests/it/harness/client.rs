@@ -76,9 +76,7 @@ impl TestApp {
     async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
         let request = Request::builder().method(method).uri(path);
         let request = match body {
-            Some(body) => {
-                request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string()))
-            }
+            Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())),
             None => request.body(Body::empty()),
         };
         self.send(request.unwrap_or_else(|error| panic!("{path}: {error}"))).await

@@ -39,7 +39,10 @@ pub fn server_address() -> SocketAddr {
 /// Runs one statement on the server itself.
 pub async fn administer(sql: String) {
     let mut connection = PgConnection::connect_with(&server()).await.expect("the throw-away Postgres");
-    sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    sqlx::raw_sql(AssertSqlSafe(sql.clone()))
+        .execute(&mut connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
     connection.close().await.expect("an orderly end");
 }
 
@@ -93,7 +96,8 @@ async fn make_template() -> String {
         let unfinished = format!("{name}_unfinished");
         administer(format!("drop database if exists {unfinished} with (force)")).await;
         administer(format!("create database {unfinished}")).await;
-        let index = Index::connect(server().database(&unfinished), index::Config::default()).await.expect("a connection");
+        let index =
+            Index::connect(server().database(&unfinished), index::Config::default()).await.expect("a connection");
         index.migrate().await.expect("the migrations");
         index.close().await;
         administer(format!("alter database {unfinished} rename to {name}")).await;
@@ -104,7 +108,8 @@ async fn make_template() -> String {
 
 fn migrations_hash() -> String {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("migrations/").flatten().map(|entry| entry.path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("migrations/").flatten().map(|entry| entry.path()).collect();
     files.sort();
     let mut hasher = blake3::Hasher::new();
     for file in files {

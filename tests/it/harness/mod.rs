@@ -131,7 +131,7 @@ impl Builder {
             Some(proxy) => database.options.clone().host("127.0.0.1").port(proxy.address().port()),
             None => database.options.clone(),
         };
-        let index = Index::connect(options, self.index).await.expect("the test's database");
+        let index = Index::connect(options, self.index.clone()).await.expect("the test's database");
         let search = Search::new(index.clone(), embedder.clone(), self.search);
         let health = Arc::new(Health::new(embedder.clone()));
         health.probe(&index).await;
@@ -141,19 +141,20 @@ impl Builder {
             lifecycle.spawn("health", probing);
         }
         let state = api::State {
-            search: search.clone(),
+            search,
             index: index.clone(),
             health: Arc::clone(&health),
             max_body_bytes: self.max_body_bytes,
+            deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
         };
         let door = admin::State { metrics: recorder, health: Arc::clone(&health), stopping: lifecycle.stopping() };
         let (router, admin) = (api::router(state), admin::router(door));
-        TestApp { index, embedder, search, health, lifecycle, probe, database, router, admin, proxy, owner }
+        TestApp { index, embedder, lifecycle, probe, database, router, admin, proxy, owner }
     }
 
     fn embed_config(&self, probe: &Probe) -> embed::Config {
         let settings = Settings { data_dir: data_dir(), ..Settings::default() };
-        let mut config = settings.embed();
+        let mut config = settings.embed().expect("embedding settings");
         if !self.real_model {
             config.backend = embed::Backend::Fake(FakeConfig { dimensions: self.dimensions, probe: probe.clone() });
         }
