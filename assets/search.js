@@ -1,4 +1,4 @@
-// The search page. The form is the state and the URL mirrors it, so that a search can be linked, reloaded and gone back to.
+// The search page. The form is the state and the URL mirrors it, so a search can be linked, reloaded and gone back to.
 // Text from the server only ever becomes text nodes: documents are strangers' words and may hold markup.
 
 const PAGE_SIZE = 10;
@@ -14,7 +14,7 @@ const [status, notice, results, more, template] =
 
 let sources = []; // As the server lists them.
 let running = new AbortController(); // Of the search that is awaited; the next one aborts it.
-let onward = new URLSearchParams(); // The search of what comes after the list.
+let onward = new URLSearchParams(); // The search for what comes after the list.
 let typing, poll; // Timers: of the typing pause, of the wait for a first import.
 let settled = true; // Whether Back should lead to the search in the URL: then the next one gets an entry of its own.
 
@@ -30,16 +30,18 @@ function element(tag, properties, ...children) {
 function marked(text, highlights) {
   const characters = Array.from(text);
   const slice = (start, end) => characters.slice(start, end).join("");
-  let at = 0;
-  const nodes = (highlights ?? []).flatMap(({ start, end }) => {
-    const before = slice(at, start);
-    at = end;
-    return [before, element("mark", {}, slice(start, end))];
-  });
-  return [...nodes, slice(at)];
+  const ends = [0, ...highlights.map(({ end }) => end)];
+  const mark = ({ start, end }, i) => [slice(ends[i], start), element("mark", {}, slice(start, end))];
+  return [...highlights.flatMap(mark), slice(ends.at(-1))];
 }
 
-/** A passage's Markdown, lightly: fenced blocks and `code` become code, all else stays the text it is. */
+/** Headings and `code` in a text; all other Markdown stays as it is. */
+const inline = (text) => text.split(/(^#{1,6} .+$|`[^`\n]+`)/m).map((part, i) => {
+  if (i % 2 === 0) return part;
+  return part[0] === "#" ? element("strong", {}, part.replace(/^#+ /, "")) : element("code", {}, part.slice(1, -1));
+});
+
+/** A passage's Markdown, lightly: fenced blocks become code, the rest is text. */
 function passage(markdown) {
   const nodes = [];
   let lines = [];
@@ -61,54 +63,52 @@ function passage(markdown) {
   return nodes;
 }
 
-const inline = (text) =>
-  text.split(/(`[^`\n]+`)/).map((part, i) => (i % 2 ? element("code", {}, part.slice(1, -1)) : part));
-
 /** A page's address: a link only where it surely is one, since documents may bring `javascript:` too. */
 const place = (url) => (/^https?:\/\//i.test(url) ? element("a", { href: url }, url.replace(/^\w+:\/\//, "")) : url);
-
 const named = (source, version) => (version && version !== UNNAMED_VERSION ? `${source} ${version}` : source);
-const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
-const isPublished = (source) => source.default_version !== null;
 const headings = (title, section) => section.filter((heading, i) => i > 0 || heading !== title).join(" › ");
+const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
 function resultNode(result) {
   const node = template.content.firstElementChild.cloneNode(true);
   const find = (selector) => node.querySelector(selector);
   const section = headings(result.title, result.section_path);
-  find("button").append(result.title, section && element("span", { className: "section" }, ` › ${section}`));
+  find("button").append(...inline(result.title));
+  if (section) find("button").append(element("span", { className: "section" }, " › ", ...inline(section)));
   find(".source").textContent = named(result.source_id, result.version);
   find(".place").append(place(result.url));
   find(".score").textContent = result.score.toFixed(2);
-  find(".snippet").append(...marked(result.snippet ?? "", result.highlights));
+  find(".snippet").append(...marked(result.snippet ?? "", result.highlights ?? []));
+  find(".snippet").classList.toggle("code", result.language !== null); // Mostly code.
   node.dataset.chunk = result.chunk_id;
   return node;
+}
+
+/** An opened result: its passage, with the one before and the one after folded up around it. */
+function fullNodes(body) {
+  const at = body.chunks.findIndex((chunk) => chunk.chunk_id === body.chunk_id);
+  return body.chunks.map((chunk, i) => {
+    const nodes = passage(chunk.content);
+    if (i === at) return element("section", {}, ...nodes);
+    const section = headings(body.title, chunk.section_path) || body.title;
+    const summary = element("summary", {}, i < at ? "Before: " : "After: ", ...inline(section));
+    return element("details", {}, summary, ...nodes);
+  });
 }
 
 function problemNode(problem) {
   const node = element("div", { className: "notice bad", role: "alert" });
   node.append(element("p", {}, element("strong", {}, problem.title), `: ${problem.detail}`));
   // The detail is the first field's message already.
-  for (const { field, message } of problem.errors?.slice(1) ?? []) node.append(element("p", {}, `${field}: ${message}`));
+  node.append(...(problem.errors ?? []).slice(1).map(({ field, message }) => element("p", {}, `${field}: ${message}`)));
   if (problem.request_id) node.append(element("small", {}, "Request id ", element("code", {}, problem.request_id)));
   return node;
-}
-
-/** An opened result: its passage between its neighbours, which say their section where it is another one. */
-function fullNodes(body) {
-  const section = (chunk) => headings(body.title, chunk.section_path) || body.title;
-  const chosen = body.chunks.find((chunk) => chunk.chunk_id === body.chunk_id);
-  return body.chunks.map((chunk) => {
-    const node = element("section", { className: chunk === chosen ? "chosen" : "around" });
-    if (section(chunk) !== section(chosen)) node.append(element("h3", {}, section(chunk)));
-    node.append(...passage(chunk.content));
-    return node;
-  });
 }
 
 // --- what is said when there is no list, or beside it ---------------------------------------------------------------
 
 const say = (kind, ...nodes) => notice.replaceChildren(element("div", { className: `notice ${kind}` }, ...nodes));
+const isPublished = (source) => source.default_version !== null;
 
 function sayNothingIndexed() {
   const building = sources.find((source) => source.versions.some((version) => version.status === "building"));
@@ -152,13 +152,14 @@ function sayAnswer(answer, parameters) {
 function sayProblem(problem, parameters) {
   if (!parameters?.has("cursor")) list([], null);
   status.textContent = "Failed";
-  const again = element("button", { type: "button", onclick: start }, "Try again");
   notice.replaceChildren(problemNode(problem));
-  notice.firstChild.append(element("p", {}, again));
+  notice.firstChild.append(element("p", {}, element("button", { type: "button", onclick: start }, "Try again")));
   notice.scrollIntoView({ block: "nearest" });
 }
 
 // --- the form and the URL -------------------------------------------------------------------------------------------
+
+const readUrl = () => new URLSearchParams(location.search);
 
 /** The search that the form asks for. Defaults are left out, so that links stay short. */
 function readForm() {
@@ -167,8 +168,6 @@ function readForm() {
   const parameters = Object.entries({ query: box.value.trim(), source, version, mode });
   return new URLSearchParams(parameters.filter(([, value]) => value));
 }
-
-const readUrl = () => new URLSearchParams(location.search);
 
 function fillForm() {
   box.value = readUrl().get("query") ?? "";
@@ -207,8 +206,17 @@ async function call(path, parameters, signal) {
   return { problem: body?.detail ? body : other };
 }
 
+/** Reads the sources and runs the search in the form, if there is one. */
+async function start() {
+  const answer = await call("sources", "limit=1000");
+  if (answer.problem && !box.value) return sayProblem(answer.problem);
+  sources = answer.sources ?? [];
+  fillSelects();
+  search("keep");
+}
+
 /** Runs the form's search. `entry` tells what becomes of the history: "push", "replace" or "keep". */
-async function search(entry) {
+function search(entry) {
   clearTimeout(typing);
   running.abort();
   const parameters = readForm();
@@ -227,10 +235,8 @@ async function search(entry) {
 async function load(parameters) {
   running.abort();
   const { signal } = (running = new AbortController());
-  const loading = setTimeout(() => {
-    status.textContent = "Searching…";
-    results.ariaBusy = "true";
-  }, LOADING_AFTER_MS);
+  results.ariaBusy = "true";
+  const loading = setTimeout(() => (status.textContent = "Searching…"), LOADING_AFTER_MS);
   const wanted = `${parameters}&content=snippet&highlight=true&match_count=${PAGE_SIZE}`;
   const answer = await call("search", wanted, signal);
   clearTimeout(loading);
@@ -266,24 +272,9 @@ async function toggle(item) {
   snippet.hidden = isOpen();
 }
 
-/** Reads the sources and runs the search in the form, if there is one. */
-async function start() {
-  const answer = await call("sources", "limit=1000");
-  if (answer.problem && !box.value) return sayProblem(answer.problem);
-  sources = answer.sources ?? [];
-  fillSelects();
-  search("keep");
-}
-
 // --- what people do -------------------------------------------------------------------------------------------------
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  search(settled ? "push" : "replace");
-  settled = true;
-});
-
-// While someone types, one entry of the history follows the text.
+/** While someone types, one entry of the history follows the text. */
 function searchSoon(event) {
   clearTimeout(typing);
   if (event.isComposing) return;
@@ -296,6 +287,12 @@ function searchSoon(event) {
 box.addEventListener("input", searchSoon);
 box.addEventListener("compositionend", searchSoon);
 
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  search(settled ? "push" : "replace");
+  settled = true;
+});
+
 form.addEventListener("change", ({ target }) => {
   if (target === box) return;
   search("push");
@@ -303,7 +300,7 @@ form.addEventListener("change", ({ target }) => {
 });
 
 window.addEventListener("popstate", () => {
-  if (String(readForm()) === String(readUrl())) return; // The skip link: only the fragment changed.
+  if (String(readForm()) === String(readUrl())) return; // Only the fragment changed: the skip link.
   settled = true;
   fillForm();
   search("keep");
@@ -314,26 +311,24 @@ more.addEventListener("click", () => load(onward));
 results.addEventListener("click", ({ target }) => {
   const item = target.closest(".result");
   if (!item || target.closest("a")) return;
-  // The text of a closed result opens it; in an open one, or while selecting, a click is for the text.
-  const onText = !target.closest("h2");
-  if (onText && (item.classList.contains("open") || !getSelection().isCollapsed)) return;
-  toggle(item);
+  // The text of a closed result opens it. In an open one, or while selecting, a click is for the text.
+  const isForText = item.classList.contains("open") || !getSelection().isCollapsed;
+  if (target.closest("h2 button") || !isForText) toggle(item);
 });
 
-/** Moves the focus along box, results and "more". */
+/** Moves the focus along the box, the results and "more". */
 function move(step) {
   const stops = [box, ...results.querySelectorAll("h2 button"), ...(more.hidden ? [] : [more])];
-  const item = document.activeElement.closest(".result");
-  const at = stops.indexOf(item?.querySelector("h2 button") ?? document.activeElement);
-  stops[Math.max(at, 0) + step]?.focus();
+  const here = document.activeElement.closest(".result")?.querySelector("h2 button") ?? document.activeElement;
+  stops[Math.max(stops.indexOf(here), 0) + step]?.focus();
 }
 
 document.addEventListener("keydown", (event) => {
-  const inField = event.target.closest?.("input, select");
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.target === sourceSelect || event.target === modeSelect) return;
-  const step = { ArrowDown: 1, ArrowUp: -1, ...(inField ? {} : { j: 1, k: -1 }) }[event.key];
-  const toBox = (event.key === "/" && !inField) || (event.key === "Escape" && event.target !== box);
-  if (!step && !toBox) return;
+  const { key, target } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || target.matches("select")) return;
+  const step = { ArrowDown: 1, ArrowUp: -1, ...(target === box ? {} : { j: 1, k: -1 }) }[key];
+  const goesToBox = target !== box && (key === "/" || key === "Escape");
+  if (!step && !goesToBox) return;
   event.preventDefault();
   if (step) return move(step);
   box.focus();

@@ -41,7 +41,8 @@ class Browser:
         for end in (3, 4, their_in, their_out):
             os.close(end)
         self.output = os.fdopen(our_out, "wb", buffering=0)
-        self.replies, self.handlers, self.events, self.last_id = queue.Queue(), {}, [], 0
+        self.replies, self.handlers, self.events = queue.Queue(), {}, []
+        self.sending, self.last_id = threading.Lock(), 0
         threading.Thread(target=self._read, args=(os.fdopen(our_in, "rb"),), daemon=True).start()
         self.session = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -64,12 +65,13 @@ class Browser:
 
     def send(self, method, **params):
         """Sends a command without waiting for its reply; handlers use it."""
-        self.last_id += 1
-        message = {"id": self.last_id, "method": method, "params": params}
-        if self.session:
-            message["sessionId"] = self.session
-        self.output.write(json.dumps(message).encode() + b"\0")
-        return self.last_id
+        with self.sending:
+            self.last_id += 1
+            message = {"id": self.last_id, "method": method, "params": params}
+            if self.session:
+                message["sessionId"] = self.session
+            self.output.write(json.dumps(message).encode() + b"\0")
+            return self.last_id
 
     def call(self, method, **params):
         """Sends a command and returns its result."""
