@@ -23,15 +23,22 @@ class Failed(Exception):
     """A condition did not come true, or the page threw."""
 
 
+def pipe():
+    """The two ends of a pipe, both above 9."""
+    low = os.pipe()
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low]
+    for end in low:
+        os.close(end)
+    return ends
+
+
 class Browser:
     """One Chromium with one page. `events` holds what the page reported, in order."""
 
     def __init__(self, program):
         self.profile = tempfile.TemporaryDirectory(prefix="doc-server-page.", ignore_cleanup_errors=True)
         # The ends for Chromium must be 3 and 4; the others must not be, whatever was open here before.
-        (their_in, our_out), (our_in, their_out) = [
-            [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in os.pipe()] for _ in range(2)
-        ]
+        (their_in, our_out), (our_in, their_out) = pipe(), pipe()
         os.dup2(their_in, 3)
         os.dup2(their_out, 4)
         self.process = subprocess.Popen(

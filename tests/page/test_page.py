@@ -48,7 +48,8 @@ def typing_searches(page, base):
     first = page.run(f"{RESULTS}[0].innerText")
     check("the first result is the right one", "Connection pool" in first and "guide 1.0" in first, first)
     links = "[...document.querySelectorAll('.place a')]"
-    check("addresses are links", page.run(f"{links}.length == 10 && {links}.every(a => a.href.endsWith(a.textContent))"))
+    lead = page.run(f"{links}.length == 10 && {links}.every(a => a.href.endsWith(a.textContent))")
+    check("addresses are links", lead, page.run(f"{links}.map(a => a.href)"))
     check("the status tells the count", page.run(STATUS).startswith("10 passages"), page.run(STATUS))
 
 
@@ -217,7 +218,10 @@ def nothing_else_happened(page, base):
 
 
 def main(base, chromium):
-    page = Browser(chromium)
+    try:
+        page = Browser(chromium)
+    except (Failed, OSError) as failure:
+        sys.exit(f"search page: no browser: {failure}")
     try:
         typing_searches(page, base)
         keys_move_and_open(page)
