@@ -64,8 +64,10 @@ fn exact_is_cheaper(resolved: &Resolved) -> bool {
 }
 
 /// Through the index. `$2` and `$3` are the versions and their generations; a row outside them fails the comparison with
-/// null. No condition names the version alone, or the planner might prefer that index to the vectors' own.
-fn approximate_sql(model: Model) -> String {
+/// null. No condition names the version alone, or the planner might prefer that index to the vectors' own. Public for the
+/// benchmarks, which run the same statement without us.
+#[must_use]
+pub fn approximate_sql(model: Model) -> String {
     format!(
         "select chunk_id, (1 - (embedding::halfvec({d}) <=> $1))::real as score
          from chunk_vectors

@@ -95,7 +95,9 @@ impl Set {
             queries.push(Judged { text: query.text.trim().to_owned(), source, judgements });
         }
         if let Some(id) = judgements.keys().next() {
-            return Err(Error::Failed(format!("{name}: qrels/test.tsv judges the query {id:?}, which queries.jsonl lacks")));
+            return Err(Error::Failed(format!(
+                "{name}: qrels/test.tsv judges the query {id:?}, which queries.jsonl lacks"
+            )));
         }
         Ok(Self { name, sources, queries })
     }
@@ -164,7 +166,8 @@ mod tests {
     }
 
     const CORPUS: (&str, &str) = ("corpus.jsonl", "{\"_id\": \"d\", \"title\": \"T\", \"text\": \"x\"}\n\n");
-    const QUERIES: (&str, &str) = ("queries.jsonl", "{\"_id\": \"q\", \"text\": \" what? \"}\n{\"_id\": \"r\", \"text\": \"y\"}\n");
+    const QUERIES: (&str, &str) =
+        ("queries.jsonl", "{\"_id\": \"q\", \"text\": \" what? \"}\n{\"_id\": \"r\", \"text\": \"y\"}\n");
     const QRELS: (&str, &str) = ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq\td\t2\n");
 
     #[test]
