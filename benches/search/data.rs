@@ -62,8 +62,16 @@ pub async fn prepare(settings: &Settings, texts: &Texts) -> Result<(), Failure> 
 }
 
 async fn fill(index: &Index, embedder: &Embedder, texts: &Texts, connection: &mut PgConnection) -> Result<(), Failure> {
-    let vectors: Vec<Arc<[f32]>> =
-        embedder.embed_passages(&texts.passages).await?.into_iter().collect::<Result<_, _>>()?;
+    let tokens = embedder.tokens().await?;
+    let short = |text: &String| {
+        let mut text = text.clone();
+        while tokens.count(&text) > embedder.max_tokens() {
+            text.truncate(text.floor_char_boundary(text.len() * 4 / 5));
+        }
+        text
+    };
+    let read: Vec<String> = texts.passages.iter().map(short).collect();
+    let vectors: Vec<Arc<[f32]>> = embedder.embed_passages(&read).await?.into_iter().collect::<Result<_, _>>()?;
     let identity = embedder.identity().await?;
     let model = index.register_model(&ModelIdentity::from(&*identity)).await?;
     // Building an index at once is many times faster than row by row.
