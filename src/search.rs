@@ -32,7 +32,7 @@ use crate::{
         generations::ModelIdentity,
         keywords::Weighted,
         terms,
-        vectors::{self, Model},
+        vectors::{self, Model, Scan},
     },
     query::{Cursor, MAX_DEPTH, Mode, Query},
     rank::{self, Candidate, Fusion, Leg, Ranked},
@@ -303,7 +303,8 @@ impl Search {
         let (vector, query_truncated) = known;
         let embed = started.elapsed();
         let searching = Instant::now();
-        let options = vectors::Options { limit: depth, exact: query.exact, ef_search: query.ef_search };
+        let scan = if query.exact { Scan::Exact } else { Scan::Cheaper };
+        let options = vectors::Options { limit: depth, scan, ef_search: query.ef_search };
         let hits = self.index.nearest(resolved, model, &vector, options).await?;
         let partial = resolved.generations.iter().any(|generation| generation.model_id != model.id);
         Ok(VectorLeg {
