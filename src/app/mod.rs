@@ -181,8 +181,20 @@ impl App {
             } => done,
             () = signals.next() => Err(Error::Interrupted),
         };
-        self.close().await;
+        self.leave(&mut signals).await;
         done
+    }
+
+    /// Leaves in order, at once on a signal, or after ten seconds: a database that hangs must not hold the process.
+    pub async fn leave(self, signals: &mut Signals) {
+        /// With the 15 s that tasks have, 25 s in all.
+        const DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+        tokio::select! {
+            closed = tokio::time::timeout(DEADLINE, self.close()) => if closed.is_err() {
+                tracing::warn!("the database did not let go in time; left without it");
+            },
+            () = signals.next() => tracing::warn!("asked again; left at once"),
+        }
     }
 
     /// Leaves in order: tasks, connections, then the embedded database.

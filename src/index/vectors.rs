@@ -135,6 +135,11 @@ impl Index {
                 fetch(&mut connection, sql, resolved, vector, options.limit).await?
             }
         };
+        // A scan gives up when the matches are far from the query; what is left of the set is then compared whole.
+        let wanted = resolved.chunks().min(i64::from(options.limit));
+        if !exact && i64::try_from(hits.len()).is_ok_and(|found| found < wanted) {
+            hits = fetch(&mut connection, exact_sql(model), resolved, vector, options.limit).await?;
+        }
         // An iterative scan may return a later batch's nearer neighbour late.
         hits.sort_by(by_score);
         metrics::record_index_search("vector", started.elapsed());

@@ -127,6 +127,12 @@ pub async fn run(index: &Index, embedder: &Embedder, import: &Import, progress: 
     };
     let mut report = context.import_all(&items, &found.skipped).await?;
     report.resumed = build.resumed;
+    if report.written + report.unchanged == 0 && !report.skipped.is_empty() {
+        let (files, first) = (report.skipped.len(), &report.skipped[0]);
+        let message = format!("none of {files} files can be used; the first: {}: {}", first.name, first.reason);
+        index.discard(build).await?;
+        return Err(Error::Invalid { field: "path", message });
+    }
     if !index.has_changes(&build).await? {
         index.discard(build).await?;
         return Ok(report);
@@ -266,12 +272,17 @@ impl Context<'_> {
         let missing: Vec<KnownPage> = self
             .known
             .iter()
-            .filter(|(path, _)| !present.contains(path.as_str()))
+            .filter(|(path, _)| !present.contains(path.as_str()) && !in_skipped_folder(path, skipped))
             .flat_map(|(_, pages)| pages.clone())
             .collect();
         self.index.remove_pages(self.build, &missing).await?;
         Ok(missing.iter().filter(|page| !page.ended).count() as u64)
     }
+}
+
+/// Whether `path` lies in a folder that could not be entered: nobody knows whether it is gone.
+fn in_skipped_folder(path: &str, skipped: &[Skipped]) -> bool {
+    skipped.iter().any(|skipped| skipped.name.ends_with('/') && path.starts_with(&skipped.name))
 }
 
 /// A page cut into chunks that have no vectors yet, and what the model reads of each.
