@@ -16,7 +16,7 @@ create table pages (
     created_at timestamptz not null default now()
 );
 
-create index pages_by_path on pages (version_id, path);
+create unique index pages_by_path on pages (version_id, path, born);
 create index pages_by_url on pages (url);
 create index pages_by_death on pages (version_id, died) where died < 9223372036854775807;
 

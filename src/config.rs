@@ -19,8 +19,9 @@ use crate::{
     search,
 };
 
-/// Variables of the same prefix that are not settings: they belong to the tests and to the choice of the file.
-const OTHER_VARIABLES: [&str; 2] = ["DOC_SERVER_TEST_", "DOC_SERVER_CONFIG"];
+/// Variables of the same prefix that are not settings: they belong to the tests, to the choice of the file, and to Kubernetes,
+/// which describes a Service called `doc-server` to every container beside it.
+const OTHER_VARIABLES: [&str; 4] = ["DOC_SERVER_TEST_", "DOC_SERVER_CONFIG", "DOC_SERVER_SERVICE_", "DOC_SERVER_PORT"];
 
 /// Every setting.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,6 +48,8 @@ pub struct Settings {
     pub database_statement_timeout_ms: u64,
     /// Candidates an HNSW scan keeps.
     pub ef_search: u16,
+    /// Lists an `IVFFlat` scan reads.
+    pub ivfflat_probes: u16,
     /// `local`, `remote` or `fake` (for tests: no meaning, only words).
     pub embed_provider: EmbedProvider,
     /// `libonnxruntime.so`. Default: `runtime/onnxruntime` in the data directory.
@@ -124,6 +127,7 @@ impl Default for Settings {
             database_acquire_timeout_ms: 300,
             database_statement_timeout_ms: 10_000,
             ef_search: pool.ef_search,
+            ivfflat_probes: pool.ivfflat_probes,
             embed_provider: EmbedProvider::Local,
             onnxruntime: None,
             model_dir: None,
@@ -184,7 +188,8 @@ impl Settings {
         if let Some(file) = file {
             builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
         }
-        let variables = std::env::vars()
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("DOC_SERVER_"))
             .filter(|(name, _)| !OTHER_VARIABLES.iter().any(|other| name.starts_with(other)))
             .collect();
@@ -216,6 +221,15 @@ impl Settings {
         if !(1..=1_000).contains(&self.ef_search) {
             return invalid("ef_search", "set 1 to 1000");
         }
+        if !(1..=32_768).contains(&self.ivfflat_probes) {
+            return invalid("ivfflat_probes", "set 1 to 32768");
+        }
+        if self.retention_s < 60 {
+            return invalid(
+                "retention_s",
+                "set at least 60: searches that began before a publish read the replaced documents",
+            );
+        }
         if self.embed_provider == EmbedProvider::Remote && (self.embed_url.is_empty() || self.embed_model.is_empty()) {
             return invalid("embed_provider", "remote needs embed_url and embed_model");
         }
@@ -245,6 +259,7 @@ impl Settings {
                 acquire_timeout: Duration::from_millis(self.database_acquire_timeout_ms),
                 statement_timeout: Duration::from_millis(self.database_statement_timeout_ms),
                 ef_search: self.ef_search,
+                ivfflat_probes: self.ivfflat_probes,
             },
         }
     }

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use crate::{
     embed::{self, Embedder},
-    index::Index,
+    index::{Error as IndexError, Index},
 };
 
 /// Readiness must turn within two seconds of a failure.
@@ -116,6 +116,7 @@ impl Health {
             Ok(Ok(took)) => {
                 Check { status: Status::Healthy, latency_ms: Some(took.as_secs_f64() * 1_000.0), detail: None }
             }
+            Ok(Err(IndexError::Busy { .. })) => Check::new(Status::Degraded, "all database connections are in use"),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the database does not answer");
                 Check::new(Status::Unhealthy, "the database cannot be reached")

@@ -32,7 +32,7 @@ use crate::{
         generations::ModelIdentity,
         keywords::Weighted,
         terms,
-        vectors::{self, Model},
+        vectors::{self, Model, Scan},
     },
     query::{Cursor, MAX_DEPTH, Mode, Query},
     rank::{self, Candidate, Fusion, Leg, Ranked},
@@ -198,6 +198,7 @@ impl Search {
             let (deeper, _) = self.find_at(query, resolved, vector, depth).await?;
             let known: HashSet<i64> = found.ranked.iter().map(|result| result.chunk_id).collect();
             found.full = false;
+            found.degraded = found.degraded.or(deeper.degraded);
             found.ranked.extend(deeper.ranked.into_iter().filter(|result| !known.contains(&result.chunk_id)));
         }
         Ok(found)
@@ -225,16 +226,21 @@ impl Search {
                 }
             }
         );
-        let (mut vector, mut keyword, degraded) = settle(query.mode, vector, keyword)?;
+        let thresholds = applicable(&query.rank, &vector, &keyword);
+        let (mut vector, mut keyword, mut degraded) = settle(query.mode, vector, keyword)?;
         let ranking = Instant::now();
-        if query.mode == Mode::Hybrid && query.rank.fusion == Fusion::Weighted {
-            self.complete(&mut vector, &mut keyword).await?;
+        if query.mode == Mode::Hybrid
+            && query.rank.fusion == Fusion::Weighted
+            && let Err(error) = self.complete(&mut vector, &mut keyword).await
+        {
+            tracing::warn!(%error, "some scores are missing");
+            degraded.get_or_insert("scores_incomplete: results are complete, their order may not be".to_owned());
         }
         let legs = (
             Leg { found: &vector.hits, others: &vector.others },
             Leg { found: &keyword.hits, others: &keyword.others },
         );
-        let ranked = rank::fuse(legs.0, legs.1, &query.rank);
+        let ranked = rank::fuse(legs.0, legs.1, &thresholds);
         let timings = Timings {
             embed: (query.mode != Mode::Keyword).then_some(vector.embed),
             vector: (query.mode != Mode::Keyword).then_some(vector.search),
@@ -303,7 +309,8 @@ impl Search {
         let (vector, query_truncated) = known;
         let embed = started.elapsed();
         let searching = Instant::now();
-        let options = vectors::Options { limit: depth, exact: query.exact, ef_search: query.ef_search };
+        let scan = if query.exact { Scan::Exact } else { Scan::Cheaper };
+        let options = vectors::Options { limit: depth, scan, ef_search: query.ef_search };
         let hits = self.index.nearest(resolved, model, &vector, options).await?;
         let partial = resolved.generations.iter().any(|generation| generation.model_id != model.id);
         Ok(VectorLeg {
@@ -348,6 +355,19 @@ impl From<&Identity> for ModelIdentity {
 
 fn candidates(hits: &[vectors::Hit]) -> Vec<Candidate> {
     hits.iter().map(|hit| Candidate { chunk_id: hit.chunk_id, score: hit.score }).collect()
+}
+
+/// A threshold of a leg that failed would drop what the other found.
+fn applicable(
+    options: &rank::Options,
+    vector: &Result<VectorLeg, Error>,
+    keyword: &Result<KeywordLeg, Error>,
+) -> rank::Options {
+    rank::Options {
+        min_similarity: options.min_similarity.filter(|_| vector.is_ok()),
+        min_keyword_score: options.min_keyword_score.filter(|_| keyword.is_ok()),
+        ..*options
+    }
 }
 
 /// What is left of two legs, and the reason when that is not all; an error when nothing is.

@@ -47,7 +47,7 @@ struct SearchParameters {
     /// Where candidates come from.
     #[param(inline)]
     mode: Option<Mode>,
-    /// Weight of vectors against words; absent lets the scores decide.
+    /// Weight of vectors against words; 0.7 when absent.
     #[param(minimum = 0, maximum = 1)]
     #[schema(minimum = 0, maximum = 1)]
     alpha: Option<f32>,
@@ -157,7 +157,15 @@ pub(super) fn query_from(mut fields: Fields) -> Result<Query, Problem> {
         explain: fields.boolean("explain").unwrap_or_default(),
         cursor: None,
     };
-    let cursor = fields.text("cursor", 1..=8_192).and_then(|text| {
+    let unused = match query.mode {
+        Mode::Keyword => query.rank.min_similarity.is_some().then_some("min_similarity"),
+        Mode::Vector => query.rank.min_keyword_score.is_some().then_some("min_keyword_score"),
+        Mode::Hybrid => None,
+    };
+    if let Some(threshold) = unused {
+        fields.refuse::<()>(threshold, "needs a mode that computes it: hybrid, or the mode of that leg");
+    }
+    let cursor = fields.text("cursor", 1..=32_768).and_then(|text| {
         let cursor = Cursor::decode(&text).filter(|cursor| cursor.fingerprint == query.fingerprint());
         match cursor {
             None => {

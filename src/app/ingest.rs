@@ -9,7 +9,10 @@ use super::{App, Error, arguments::IngestFlags, terminal::Meter};
 use crate::{
     config::Settings,
     index::generations::Target,
-    work::import::{self, Import, Progress, Report},
+    work::{
+        import::{self, Import, Progress, Report},
+        material::Material,
+    },
 };
 
 /// Often enough for a bar to move smoothly.
@@ -25,7 +28,7 @@ const SHOWN_SKIPPED: usize = 20;
 pub async fn run(settings: Settings, flags: &IngestFlags) -> Result<(), Error> {
     let started = Instant::now();
     let work = Import {
-        path: flags.path.clone(),
+        material: Material::Path { path: flags.path.clone(), max_file_bytes: settings.max_file_bytes },
         target: Target {
             source_id: flags.source.clone(),
             version: flags.version.clone(),
@@ -33,7 +36,6 @@ pub async fn run(settings: Settings, flags: &IngestFlags) -> Result<(), Error> {
             url: flags.url.clone(),
         },
         base_url: flags.url.clone(),
-        max_file_bytes: settings.max_file_bytes,
     };
     let app = App::open(&settings).await?;
     let report = app.run(async |app| Ok(import_with_progress(app, &work).await?)).await?;
@@ -41,7 +43,11 @@ pub async fn run(settings: Settings, flags: &IngestFlags) -> Result<(), Error> {
     Ok(())
 }
 
-async fn import_with_progress(app: &App, work: &Import) -> Result<Report, crate::error::Error> {
+/// Runs the import and shows how far it is.
+///
+/// # Errors
+/// As [`import::run`].
+pub(super) async fn import_with_progress(app: &App, work: &Import) -> Result<Report, crate::error::Error> {
     let progress = Progress::default();
     let mut meter = Meter::new("pages");
     let mut running = std::pin::pin!(import::run(&app.index, &app.embedder, work, &progress));

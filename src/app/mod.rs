@@ -19,7 +19,7 @@ use clap::{CommandFactory, Parser};
 use crate::{
     config::{self, EmbedProvider, Settings},
     embed::{self, Embedder},
-    index::{Error as IndexError, Index, cluster, cluster::Cluster},
+    index::{Error as IndexError, Index, cluster, cluster::Cluster, database},
     runtime::{
         lifecycle::{Lifecycle, Signals},
         listen, telemetry,
@@ -125,6 +125,18 @@ impl App {
     /// # Errors
     /// Says what is missing and what to do.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
+        Self::open_database(settings, None).await
+    }
+
+    /// As [`App::open`], on a database beside the configured one: its name has this suffix, and it is made when missing.
+    ///
+    /// # Errors
+    /// As [`App::open`]; also when the database may not be made.
+    pub async fn open_beside(settings: &Settings, suffix: &str) -> Result<Self, Error> {
+        Self::open_database(settings, Some(suffix)).await
+    }
+
+    async fn open_database(settings: &Settings, suffix: Option<&str>) -> Result<Self, Error> {
         let lifecycle = Lifecycle::new();
         let embedder = Embedder::new(settings.embed()?, &lifecycle)?;
         let (options, cluster) = if settings.database_url.is_empty() {
@@ -137,7 +149,14 @@ impl App {
             })?;
             (options, None)
         };
-        let index = match Index::connect(options, settings.index()).await {
+        let connected = async {
+            let options = match suffix {
+                Some(suffix) => database::beside(&options, suffix).await?,
+                None => options,
+            };
+            Index::connect(options, settings.index()).await
+        };
+        let index = match connected.await {
             Ok(index) => index,
             Err(error) => {
                 leave(cluster).await;
@@ -162,8 +181,20 @@ impl App {
             } => done,
             () = signals.next() => Err(Error::Interrupted),
         };
-        self.close().await;
+        self.leave(&mut signals).await;
         done
+    }
+
+    /// Leaves in order, at once on a signal, or after ten seconds: a database that hangs must not hold the process.
+    pub async fn leave(self, signals: &mut Signals) {
+        /// With the 15 s that tasks have, 25 s in all.
+        const DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+        tokio::select! {
+            closed = tokio::time::timeout(DEADLINE, self.close()) => if closed.is_err() {
+                tracing::warn!("the database did not let go in time; left without it");
+            },
+            () = signals.next() => tracing::warn!("asked again; left at once"),
+        }
     }
 
     /// Leaves in order: tasks, connections, then the embedded database.

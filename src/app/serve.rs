@@ -19,10 +19,13 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
     // Before anything slow: a taken port is told at once, and nothing is left half started.
     let public = listen::bind("bind", settings.bind).await?;
     let private = listen::bind("admin_bind", settings.admin_bind).await?;
-    let signals = Signals::listen().map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
+    let mut signals = Signals::listen().map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
     settings.require_library()?;
     let recorder = metrics::install().map_err(|error| Error::Failed(format!("cannot start metrics: {error}")))?;
-    let app = App::open(&settings).await?;
+    let app = tokio::select! {
+        app = App::open(&settings) => app?,
+        () = signals.next() => return Err(Error::Interrupted),
+    };
     if let Err(error) = prepare(&app, &settings, flags).await {
         app.close().await;
         return Err(error);
@@ -40,10 +43,11 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
     };
     let door = admin::State { metrics: recorder, health, stopping: lifecycle.stopping() };
     tracing::info!("listening on http://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
+    lifecycle.spawn("metrics", metrics::upkeep_task(door.metrics.clone(), lifecycle.stopping()));
     lifecycle.spawn("api", listen::serve_task(public, api::router(state), bounds, lifecycle.clone()));
     lifecycle.spawn("admin", listen::serve_task(private, admin::router(door), bounds, lifecycle.clone()));
-    let well = lifecycle.finish(signals).await;
-    app.close().await;
+    let well = lifecycle.finish(&mut signals).await;
+    app.leave(&mut signals).await;
     if well { Ok(()) } else { Err(Error::Failed("did not stop in order; the log says why".to_owned())) }
 }
 

@@ -3,9 +3,12 @@
 //! Texts that share words are near each other, equal texts are equal, and nothing is loaded. A [`Probe`] counts the
 //! texts, holds them, and makes them fail, so that tests need neither time nor luck.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -32,11 +35,15 @@ pub struct FakeConfig {
     pub dimensions: usize,
     /// The test's hand on it.
     pub probe: Probe,
+    /// Texts whose vectors are given, of unit length: for benchmarks of everything but the model.
+    pub known: Arc<HashMap<String, vector::Vector>>,
+    /// The model whose vectors they are; none is a model of its own.
+    pub identity: Option<Identity>,
 }
 
 impl Default for FakeConfig {
     fn default() -> Self {
-        Self { dimensions: 384, probe: Probe::default() }
+        Self { dimensions: 384, probe: Probe::default(), known: Arc::default(), identity: None }
     }
 }
 
@@ -99,7 +106,10 @@ impl Fake {
 
     async fn embed(&self, text: &str) -> Outcome {
         self.config.probe.begin().await?;
-        let vector = hashed(text, self.config.dimensions).map_err(Error::Model)?;
+        let vector = match self.config.known.get(text) {
+            Some(vector) => Arc::clone(vector),
+            None => hashed(text, self.config.dimensions).map_err(Error::Model)?,
+        };
         Ok(Embedded { vector, cut_from: None })
     }
 }
@@ -118,12 +128,13 @@ impl Engine for Fake {
     }
 
     fn identity(&self) -> BoxFuture<'_, Result<Arc<Identity>, Error>> {
-        let identity = Identity {
+        let own = || Identity {
             name: "hashed-words".to_owned(),
             precision: "fake",
             dimensions: self.config.dimensions,
             revision: "1".to_owned(),
         };
+        let identity = self.config.identity.clone().unwrap_or_else(own);
         futures::future::ready(Ok(Arc::new(identity))).boxed()
     }
 

@@ -155,8 +155,10 @@ async fn drop_index(connection: &mut PgConnection, name: &str) -> Result<(), Err
     Ok(())
 }
 
+/// Waits for running statements, and while it does new ones wait for it: at most five seconds, then the old index stays.
 async fn swap(connection: &mut PgConnection, index: &str, next: &str) -> Result<(), Error> {
     let mut transaction = connection.begin().await?;
+    sqlx::raw_sql("set local lock_timeout = '5s'").execute(&mut *transaction).await?;
     drop_index(&mut transaction, index).await?;
     // Safe: as above.
     sqlx::raw_sql(AssertSqlSafe(format!("alter index {next} rename to {index}"))).execute(&mut *transaction).await?;

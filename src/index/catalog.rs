@@ -102,11 +102,23 @@ pub(super) struct Shared {
     current: RwLock<Option<Arc<Catalog>>>,
     /// Held while reading: readings come one after the other, so a later one never loses to an earlier one.
     reading: tokio::sync::Mutex<()>,
+    /// The last reading that failed, and why.
+    failed: RwLock<Option<(Instant, String)>>,
 }
 
 impl Shared {
     fn current(&self) -> Option<Arc<Catalog>> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn failed_since(&self, asked: Instant) -> Option<String> {
+        let failed = self.failed.read().unwrap_or_else(PoisonError::into_inner);
+        failed.as_ref().filter(|(at, _)| *at > asked).map(|(_, reason)| reason.clone())
+    }
+
+    fn fail(&self, error: &Error) {
+        let failure = Some((Instant::now(), error.to_string()));
+        *self.failed.write().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     fn believed(&self) -> Option<Arc<Catalog>> {
@@ -123,11 +135,20 @@ impl Index {
         if let Some(catalog) = self.catalog.believed() {
             return Ok(catalog);
         }
+        let asked = Instant::now();
         let reading = self.catalog.reading.lock().await;
-        match self.catalog.believed() {
-            Some(catalog) => Ok(catalog),
-            None => self.read_catalog(&reading).await,
+        if let Some(catalog) = self.catalog.believed() {
+            return Ok(catalog);
         }
+        // Whoever waited through a failed reading is answered by it: one after the other they would each wait as long.
+        if let Some(reason) = self.catalog.failed_since(asked) {
+            return Err(Error::Unavailable(reason));
+        }
+        let catalog = self.read_catalog(&reading).await;
+        if let Err(error) = &catalog {
+            self.catalog.fail(error);
+        }
+        catalog
     }
 
     /// The catalog as of now: after a change of one's own.
@@ -137,6 +158,15 @@ impl Index {
     pub async fn refresh_catalog(&self) -> Result<Arc<Catalog>, Error> {
         let reading = self.catalog.reading.lock().await;
         self.read_catalog(&reading).await
+    }
+
+    /// Reads the catalog after a change of one's own. The change is done, so a failure is not its failure: the next reader
+    /// tries again.
+    pub(super) async fn catch_up(&self) {
+        if let Err(error) = self.refresh_catalog().await {
+            tracing::warn!(%error, "changed, but cannot read the catalog again yet");
+            *self.catalog.current.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// Readers wait for each other, so none may wait for ever: a socket can go silent without an error.
@@ -161,7 +191,7 @@ impl Index {
              left join generations g on g.id = v.published_generation
              left join models m on m.id = g.model_id
              where s.deleted_at is null
-             order by s.source_id, v.id",
+             order by s.source_id collate \"C\", v.id",
         )
         .fetch_all(&mut *connection)
         .await?;

@@ -25,7 +25,8 @@ pub async fn cleanup_task(index: Index, grace: Duration, stopping: CancellationT
             () = stopping.cancelled() => return Ok(()),
             () = tokio::time::sleep(EVERY) => {}
         }
-        match index.remove_unreachable(grace).await {
+        let Some(removed) = stopping.run_until_cancelled(index.remove_unreachable(grace)).await else { return Ok(()) };
+        match removed {
             Ok(0) => {}
             Ok(pages) => tracing::info!(pages, "removed pages that no search can reach"),
             Err(error) => tracing::warn!(%error, "cannot remove old pages now"),

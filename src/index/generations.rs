@@ -125,6 +125,8 @@ impl Index {
     /// [`Error::BuildRunning`] while another process builds the same version.
     pub async fn begin_build(&self, target: &Target, model: Model) -> Result<Build, Error> {
         let mut lock = PgConnection::connect_with(&self.options).await?;
+        // It idles while pages are embedded; without a sign of life a firewall on the way would forget it.
+        sqlx::raw_sql("set tcp_keepalives_idle = 60").execute(&mut lock).await?;
         let free: bool = sqlx::query_scalar(
             "select pg_try_advisory_lock(hashtextextended('doc-server build ' || $1 || ' ' || $2, 0))",
         )
@@ -196,7 +198,7 @@ impl Index {
             return Err(Error::NotFound("the source was deleted while it was imported; import it again".to_owned()));
         }
         transaction.commit().await?;
-        self.refresh_catalog().await?;
+        self.catch_up().await;
         Ok(counts)
     }
 

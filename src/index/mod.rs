@@ -8,6 +8,7 @@ pub mod build;
 pub mod catalog;
 pub mod cleanup;
 pub mod cluster;
+pub mod database;
 pub mod documents;
 pub mod generations;
 pub mod keywords;

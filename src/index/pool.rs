@@ -38,6 +38,8 @@ pub struct Config {
     pub statement_timeout: Duration,
     /// Candidates an HNSW scan keeps: more find more of the true neighbours and take longer.
     pub ef_search: u16,
+    /// Lists an IVFFlat scan reads: more find more of the true neighbours and take longer.
+    pub ivfflat_probes: u16,
 }
 
 impl Default for Config {
@@ -48,6 +50,7 @@ impl Default for Config {
             acquire_timeout: Duration::from_millis(300),
             statement_timeout: Duration::from_secs(10),
             ef_search: 100,
+            ivfflat_probes: 16,
         }
     }
 }
@@ -83,9 +86,11 @@ impl Pools {
         let read_settings = format!(
             "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; {STOP_WHEN_ALONE} \
              set hnsw.ef_search = {}; set hnsw.iterative_scan = relaxed_order; \
-             set ivfflat.iterative_scan = relaxed_order; set jit = off;",
+             set ivfflat.probes = {}; set ivfflat.iterative_scan = relaxed_order; \
+             set synchronize_seqscans = off; set jit = off;",
             config.statement_timeout.as_millis(),
-            config.ef_search
+            config.ef_search,
+            config.ivfflat_probes
         );
         // No statement timeout for imports and index builds, which may rightly take long.
         let write_settings =
@@ -163,8 +168,9 @@ impl Pools {
     }
 }
 
-/// A database whose connections are all in use lets go of one more often than this, or is as good as away.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// A database whose connections are all in use lets go of one more often than this, or is as good as away. Half a second, a
+/// probe's pause and its wait are below the two seconds in which readiness turns.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 /// `nulls not distinct` and SQL-standard function bodies came with 15.
 const OLDEST_SERVER: i32 = 150_000;

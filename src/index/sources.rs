@@ -328,7 +328,7 @@ impl Index {
         .fetch_optional(self.pools.write())
         .await?
         .is_some();
-        self.refresh_catalog().await?;
+        self.catch_up().await;
         Ok(changed)
     }
 
@@ -348,7 +348,7 @@ impl Index {
         .fetch_optional(self.pools.write())
         .await?
         .is_some();
-        self.refresh_catalog().await?;
+        self.catch_up().await;
         Ok(deleted)
     }
 }

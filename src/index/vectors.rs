@@ -30,13 +30,25 @@ pub struct Hit {
     pub score: f32,
 }
 
+/// How the nearest vectors are come by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scan {
+    /// The cheaper of the two.
+    #[default]
+    Cheaper,
+    /// By comparing with every vector of the set.
+    Exact,
+    /// Through the index, however few vectors the set has.
+    Index,
+}
+
 /// How to search the vectors.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// The most hits to return.
     pub limit: u16,
-    /// Compare with every vector of the set instead of walking the index.
-    pub exact: bool,
+    /// How to come by them.
+    pub scan: Scan,
     /// Candidates the index scan keeps, for this search only.
     pub ef_search: Option<u16>,
 }
@@ -52,8 +64,10 @@ fn exact_is_cheaper(resolved: &Resolved) -> bool {
 }
 
 /// Through the index. `$2` and `$3` are the versions and their generations; a row outside them fails the comparison with
-/// null. No condition names the version alone, or the planner might prefer that index to the vectors' own.
-fn approximate_sql(model: Model) -> String {
+/// null. No condition names the version alone, or the planner might prefer that index to the vectors' own. Public for the
+/// benchmarks, which run the same statement without us.
+#[must_use]
+pub fn approximate_sql(model: Model) -> String {
     format!(
         "select chunk_id, (1 - (embedding::halfvec({d}) <=> $1))::real as score
          from chunk_vectors
@@ -100,7 +114,11 @@ impl Index {
     ) -> Result<Vec<Hit>, Error> {
         let mut connection = self.pools.read().await?;
         let started = Instant::now();
-        let exact = options.exact || exact_is_cheaper(resolved);
+        let exact = match options.scan {
+            Scan::Cheaper => exact_is_cheaper(resolved),
+            Scan::Exact => true,
+            Scan::Index => false,
+        };
         let mut hits = match options.ef_search {
             Some(ef_search) if !exact => {
                 let mut transaction = connection.begin().await?;
@@ -117,6 +135,11 @@ impl Index {
                 fetch(&mut connection, sql, resolved, vector, options.limit).await?
             }
         };
+        // A scan gives up when the matches are far from the query; what is left of the set is then compared whole.
+        let wanted = resolved.chunks().min(i64::from(options.limit));
+        if !exact && i64::try_from(hits.len()).is_ok_and(|found| found < wanted) {
+            hits = fetch(&mut connection, exact_sql(model), resolved, vector, options.limit).await?;
+        }
         // An iterative scan may return a later batch's nearer neighbour late.
         hits.sort_by(by_score);
         metrics::record_index_search("vector", started.elapsed());

@@ -16,8 +16,9 @@ use futures::FutureExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Orchestrators kill after 30 s; ending within 25 leaves them no reason to.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
+/// Orchestrators kill after 30 s. Tasks get half of it, so that closing connections and stopping an embedded database fit
+/// into 25.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A cheap handle to the process's tokens and task tracker.
 #[derive(Clone, Debug, Default)]
@@ -88,9 +89,9 @@ impl Lifecycle {
         tokio::spawn(self.tracker.track_future(work))
     }
 
-    /// Waits for the first signal or an inner stop, then until every tracked task has ended: at most 25 s, or until
+    /// Waits for the first signal or an inner stop, then until every tracked task has ended: at most 15 s, or until
     /// the second signal. Returns whether everything ended well.
-    pub async fn finish(&self, mut signals: Signals) -> bool {
+    pub async fn finish(&self, signals: &mut Signals) -> bool {
         tokio::select! {
             () = signals.next() => tracing::info!("asked to stop"),
             () = self.soft.cancelled() => {}
@@ -98,7 +99,7 @@ impl Lifecycle {
         self.soft.cancel();
         self.tracker.close();
         let ended = tokio::select! {
-            result = tokio::time::timeout(SHUTDOWN_DEADLINE, self.tracker.wait()) => result.is_ok(),
+            result = tokio::time::timeout(DRAIN_DEADLINE, self.tracker.wait()) => result.is_ok(),
             () = signals.next() => false,
         };
         self.hard.cancel();

@@ -94,9 +94,10 @@ pub async fn serve_task(
             continue;
         };
         let connection = graceful.watch(connection(stream, peer, router.clone(), config));
+        let stopped = lifecycle.stopped();
         lifecycle.spawn_detached(async move {
             // A connection that breaks is the client's affair: its requests are logged by the router.
-            let _ = connection.await;
+            let _ = stopped.run_until_cancelled(connection).await;
             drop(permit);
         });
     }

@@ -55,8 +55,12 @@ pub fn find(path: &Path, max_bytes: u64) -> Result<Found, Error> {
         for entry in WalkDir::new(path).sort_by_file_name().into_iter().filter_entry(is_wanted) {
             match entry {
                 Ok(entry) => found.add_entry(path, &entry, max_bytes),
+                Err(error) if error.depth() == 0 => {
+                    return Err(invalid(format!("cannot read {}: {error}", path.display())));
+                }
+                // What cannot be entered is a folder: the slash stands for all that is in it.
                 Err(error) => found.skipped.push(Skipped {
-                    name: error.path().map_or_else(String::new, |at| name_below(path, at)),
+                    name: error.path().map_or_else(String::new, |at| format!("{}/", name_below(path, at))),
                     reason: error.to_string(),
                 }),
             }

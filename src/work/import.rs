@@ -1,4 +1,4 @@
-//! Importing a folder or file: read, cut, embed, write, publish.
+//! Importing a folder, a file or documents: read, cut, embed, write, publish.
 //!
 //! Pages go into a build beside the published generation, each in a transaction of its own; one atomic publish ends the import.
 //! A stop at any point leaves what is published as it was, and the next import of the same version goes on from there.
@@ -6,7 +6,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +17,8 @@ use serde_json::{Map, Value};
 
 use super::{
     chunk::{self, Limits},
-    files::{self, Found, Skipped},
+    files::Skipped,
+    material::{Document, Item, Material},
     parse::{self, Format},
 };
 use crate::{
@@ -41,14 +41,12 @@ const PAGES_IN_WORK: usize = 6;
 /// What to import.
 #[derive(Clone, Debug)]
 pub struct Import {
-    /// A folder or a file.
-    pub path: PathBuf,
+    /// Where its pages come from.
+    pub material: Material,
     /// The source and version to build.
     pub target: Target,
     /// Put before each page's path to make its address; empty keeps the path.
     pub base_url: String,
-    /// Larger files are skipped.
-    pub max_file_bytes: u64,
 }
 
 /// How far an import is; read while it runs.
@@ -111,8 +109,9 @@ enum Outcome {
 /// # Cancel safety
 /// Dropping the future is such a stop.
 pub async fn run(index: &Index, embedder: &Embedder, import: &Import, progress: &Progress) -> Result<Report, Error> {
-    let found = files::find(&import.path, import.max_file_bytes)?;
-    progress.pages_total.store(found.files.len() as u64, Ordering::Relaxed);
+    let found = import.material.files()?;
+    let items = import.material.items(&found);
+    progress.pages_total.store(items.len() as u64, Ordering::Relaxed);
     let identity = embedder.identity().await?;
     let model = index.register_model(&ModelIdentity::from(&*identity)).await?;
     let mut build = index.begin_build(&import.target, model).await?;
@@ -126,8 +125,14 @@ pub async fn run(index: &Index, embedder: &Embedder, import: &Import, progress: 
         known: index.known_pages(&build).await?,
         progress,
     };
-    let mut report = context.import_all(&found).await?;
+    let mut report = context.import_all(&items, &found.skipped).await?;
     report.resumed = build.resumed;
+    if report.written + report.unchanged == 0 && !report.skipped.is_empty() {
+        let (files, first) = (report.skipped.len(), &report.skipped[0]);
+        let message = format!("none of {files} files can be used; the first: {}: {}", first.name, first.reason);
+        index.discard(build).await?;
+        return Err(Error::Invalid { field: "path", message });
+    }
     if !index.has_changes(&build).await? {
         index.discard(build).await?;
         return Ok(report);
@@ -137,11 +142,12 @@ pub async fn run(index: &Index, embedder: &Embedder, import: &Import, progress: 
 }
 
 impl Context<'_> {
-    async fn import_all(&self, found: &Found) -> Result<Report, Error> {
-        let mut report = Report { skipped: found.skipped.clone(), ..Report::default() };
-        let mut outcomes = stream::iter(&found.files)
-            .map(|file| async move {
-                let outcome = self.import_file(file).await;
+    /// `unusable` are files known to be left out.
+    async fn import_all(&self, items: &[Item<'_>], unusable: &[Skipped]) -> Result<Report, Error> {
+        let mut report = Report { skipped: unusable.to_vec(), ..Report::default() };
+        let mut outcomes = stream::iter(items)
+            .map(|item| async move {
+                let outcome = self.import_item(*item).await;
                 self.progress.pages_done.fetch_add(1, Ordering::Relaxed);
                 outcome
             })
@@ -158,30 +164,31 @@ impl Context<'_> {
             }
         }
         drop(outcomes);
-        report.removed = self.remove_missing(found, &report.skipped).await?;
+        report.removed = self.remove_missing(items, &report.skipped).await?;
         Ok(report)
     }
 
-    async fn import_file(&self, file: &files::File) -> Result<Outcome, Error> {
-        let text = match files::read(file, self.import.max_file_bytes).await {
-            Ok(text) => text,
+    async fn import_item(&self, item: Item<'_>) -> Result<Outcome, Error> {
+        let document = match item.read().await {
+            Ok(document) => document,
             Err(skipped) => return Ok(Outcome::Skipped(skipped)),
         };
-        let url = address(&self.import.base_url, &file.name);
-        let hash = self.content_hash(&file.name, &url, &text);
-        let known = self.known.get(&file.name).map_or(&[][..], Vec::as_slice);
+        let url = address(&self.import.base_url, &document.path);
+        let hash = self.content_hash(&document, &url);
+        let known = self.known.get(item.name()).map_or(&[][..], Vec::as_slice);
         if self.is_up_to_date(known, &hash).await? {
             return Ok(Outcome::Unchanged);
         }
-        let mut cut = self.cut(file, url, text, hash).await?;
+        let mut cut = self.cut(document, url, hash).await?;
         let (embedded, without) = self.embed(&mut cut).await?;
         self.index.write_page(self.build, &cut.page, known).await?;
         Ok(Outcome::Written { embedded, without })
     }
 
-    fn content_hash(&self, name: &str, url: &str, text: &str) -> [u8; 32] {
+    fn content_hash(&self, document: &Document, url: &str) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        for part in [PIPELINE, &self.model, name, url, text] {
+        let title = document.title.as_deref().unwrap_or_default();
+        for part in [PIPELINE, &self.model, &document.path, url, title, &document.content] {
             // The length keeps two different splits of the same bytes apart.
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
@@ -203,11 +210,15 @@ impl Context<'_> {
     }
 
     /// Parses and cuts on a thread of its own: a large page takes many milliseconds.
-    async fn cut(&self, file: &files::File, url: String, text: String, hash: [u8; 32]) -> Result<Cut, Error> {
-        let (path, format, tokens) = (file.name.clone(), file.format, Arc::clone(&self.tokens));
+    async fn cut(&self, document: Document, url: String, hash: [u8; 32]) -> Result<Cut, Error> {
+        let tokens = Arc::clone(&self.tokens);
         let limits = Limits { max_tokens: self.embedder.max_tokens() };
         tokio::task::spawn_blocking(move || {
-            let page = parse::parse(format, &path, &text);
+            let Document { path, title, format, content: text } = document;
+            let page = match title {
+                Some(title) => parse::parse_titled(format, &path, &title, &text),
+                None => parse::parse(format, &path, &text),
+            };
             let (chunks, examples) = chunk::chunk(&page, &limits, &|text| tokens.count(text));
             let page = NewPage {
                 url,
@@ -254,23 +265,24 @@ impl Context<'_> {
         Ok((missing.len() as u64 - without, without))
     }
 
-    /// Ends the pages of files that are gone. Files that exist but cannot be read keep what is published of them.
-    async fn remove_missing(&self, found: &Found, skipped: &[Skipped]) -> Result<u64, Error> {
-        let present: HashSet<&str> = found
-            .files
-            .iter()
-            .map(|file| file.name.as_str())
-            .chain(skipped.iter().map(|skipped| skipped.name.as_str()))
-            .collect();
+    /// Ends the pages of what is gone. Files that exist but cannot be read keep what is published of them.
+    async fn remove_missing(&self, items: &[Item<'_>], skipped: &[Skipped]) -> Result<u64, Error> {
+        let present: HashSet<&str> =
+            items.iter().map(|item| item.name()).chain(skipped.iter().map(|skipped| skipped.name.as_str())).collect();
         let missing: Vec<KnownPage> = self
             .known
             .iter()
-            .filter(|(path, _)| !present.contains(path.as_str()))
+            .filter(|(path, _)| !present.contains(path.as_str()) && !in_skipped_folder(path, skipped))
             .flat_map(|(_, pages)| pages.clone())
             .collect();
         self.index.remove_pages(self.build, &missing).await?;
         Ok(missing.iter().filter(|page| !page.ended).count() as u64)
     }
+}
+
+/// Whether `path` lies in a folder that could not be entered: nobody knows whether it is gone.
+fn in_skipped_folder(path: &str, skipped: &[Skipped]) -> bool {
+    skipped.iter().any(|skipped| skipped.name.ends_with('/') && path.starts_with(&skipped.name))
 }
 
 /// A page cut into chunks that have no vectors yet, and what the model reads of each.

@@ -3,4 +3,5 @@
 pub mod chunk;
 pub mod files;
 pub mod import;
+pub mod material;
 pub mod parse;

@@ -36,6 +36,10 @@ const CONTEXT_WEIGHT: f32 = 2.0;
 /// A whole identifier counts this much in a query beside its parts, which count 1 each.
 const WHOLE_WEIGHT: f32 = 0.5;
 
+/// Words of a chunk, and pairs: a row of both must fit a database page of 8 kB, at 12 bytes a word and 8 a pair. No text of 256
+/// tokens comes near, unless a tokenizer takes what it does not know for one token.
+const MAX_WORDS: usize = 380;
+
 /// A word's place in the sparse vectors.
 type Id = i32;
 
@@ -102,9 +106,9 @@ pub fn of_chunk(context: &str, body: &str) -> Terms {
         pairs.extend(pairs_of(&found).into_iter().map(|pair| (pair.id, 1.0)));
     }
     let length: f32 = counts.values().sum();
-    let words: Vec<Id> = counts.keys().copied().collect();
-    let mut weights = pairs;
-    for (id, count) in counts {
+    let words: Vec<Id> = counts.keys().copied().take(MAX_WORDS).collect();
+    let mut weights: BTreeMap<Id, f32> = pairs.into_iter().take(MAX_WORDS).collect();
+    for (id, count) in counts.into_iter().take(MAX_WORDS) {
         weights.insert(id, saturate(count, length));
     }
     Terms { weights, words }

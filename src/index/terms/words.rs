@@ -140,6 +140,9 @@ fn segments(text: &str, run: &Range<usize>) -> Vec<Range<usize>> {
 
 /// A segment cut at its seams: `parse|JSON2|Dict`, then at its numbers where those are few: `JSON|2`.
 fn pieces(text: &str, segment: Range<usize>) -> Vec<Range<usize>> {
+    if segment.len() > MAX_WORD && !text[segment.clone()].chars().any(is_ideograph) {
+        return Vec::new();
+    }
     cut(text, segment, is_case_seam)
         .into_iter()
         .flat_map(|piece| {
@@ -219,6 +222,7 @@ mod tests {
             ("tokio::spawn(async move {})", "tokio spawn tokiospawn* async move"),
             ("Über-Größe naïve café", "über größe übergröß* naïv café"),
             ("连接池", "连 接 池"),
+            (&"QmFzZTY0Cg".repeat(20), ""),
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }

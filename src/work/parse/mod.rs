@@ -24,7 +24,8 @@ const NOT_DOCUMENTATION: [&str; 4] = ["cmakelists.txt", "requirements.txt", "rob
 /// A parsed file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// Front matter `title`, else the first top heading, else a readable form of the file name. Never empty.
+    /// Front matter `title`, else the first top heading, else a readable form of the file name. Empty only where
+    /// a document came with an empty one.
     pub title: String,
     /// Front matter, or what an HTML head says (`description`, `keywords`, `language`).
     pub metadata: Map<String, Value>,
@@ -93,21 +94,65 @@ impl Format {
 /// Reads `text`, the content of the file at `path` (slashes, relative to the source's root).
 #[must_use]
 pub fn parse(format: Format, path: &str, text: &str) -> Page {
-    // A database stores no NUL, and no reader sees one.
-    let text = if text.contains('\0') { Cow::Owned(text.replace('\0', "")) } else { Cow::Borrowed(text) };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let (mut metadata, body) = match format {
-        Format::Markdown | Format::Plain => frontmatter::split(text),
-        Format::Html => (Map::new(), text),
+    let text = cleaned(text);
+    let (metadata, body) = match format {
+        Format::Markdown | Format::Plain => frontmatter::split(&text),
+        Format::Html => (Map::new(), &*text),
     };
-    let mut flow = Flow::new(frontmatter::title(&metadata));
+    let mut page = read(format, path, frontmatter::title(&metadata), metadata, body);
+    if page.title.is_empty() {
+        page.title = title_of_path(path);
+    }
+    page
+}
+
+/// Reads `text`, which came with its title; an empty one stays empty. A plain text is taken as it is: without front
+/// matter, and without the title where it begins by repeating it.
+#[must_use]
+pub fn parse_titled(format: Format, path: &str, title: &str, text: &str) -> Page {
+    let text = cleaned(text);
+    let (metadata, body) = match format {
+        Format::Markdown => frontmatter::split(&text),
+        Format::Html => (Map::new(), &*text),
+        Format::Plain => (Map::new(), without_title(title, &text)),
+    };
+    let page = read(format, path, Some(title.to_owned()), metadata, body);
+    Page { title: title.to_owned(), ..page }
+}
+
+/// The page, its title empty where nothing tells one.
+fn read(format: Format, path: &str, title: Option<String>, mut metadata: Map<String, Value>, body: &str) -> Page {
+    let mut flow = Flow::new(title);
     match format {
         Format::Markdown => markdown::read(&mut flow, path, body),
         Format::Html => html::read_document(&mut flow, &mut metadata, body),
         Format::Plain => plain::read(&mut flow, path, body),
     }
     let (title, blocks) = flow.finish();
-    Page { title: title.unwrap_or_else(|| title_of_path(path)), metadata, blocks }
+    Page { title: title.unwrap_or_default(), metadata, blocks }
+}
+
+/// Without NUL, which no database stores and no reader sees, and without a byte order mark.
+fn cleaned(text: &str) -> Cow<'_, str> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "")) } else { Cow::Borrowed(text) }
+}
+
+/// What follows the title in `text`, where that begins with it, whatever its case and white space; all of `text` where nothing
+/// follows.
+fn without_title<'a>(title: &str, text: &'a str) -> &'a str {
+    let mut letters = text.char_indices().filter(|(_, letter)| !letter.is_whitespace());
+    for wanted in title.chars().filter(|letter| !letter.is_whitespace()) {
+        match letters.next() {
+            Some((_, letter)) if letter.to_lowercase().eq(wanted.to_lowercase()) => {}
+            _ => return text,
+        }
+    }
+    let Some((rest, _)) = letters.next() else { return text };
+    // A title that merely begins the first sentence is part of it.
+    let (repeated, below) = (text[..rest].trim_end(), &text[rest..]);
+    let apart = text[repeated.len()..rest].contains('\n') || !repeated.ends_with(char::is_alphanumeric);
+    if apart { below } else { text }
 }
 
 /// `guide/getting-started.md` is `Getting started`, `guide/index.md` is `Guide`, `ch01-02-setup.md` is `Setup`.

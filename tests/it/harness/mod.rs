@@ -26,7 +26,10 @@ use doc_server::{
     index::{self, Index, generations::Target},
     runtime::{lifecycle::Lifecycle, listen, metrics},
     search::{self, Search},
-    work::import::{self, Import, Progress, Report},
+    work::{
+        import::{self, Import, Progress, Report},
+        material::Material,
+    },
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tempfile::TempDir;
@@ -156,7 +159,11 @@ impl Builder {
         let settings = Settings { data_dir: data_dir(), ..Settings::default() };
         let mut config = settings.embed().expect("embedding settings");
         if !self.real_model {
-            config.backend = embed::Backend::Fake(FakeConfig { dimensions: self.dimensions, probe: probe.clone() });
+            config.backend = embed::Backend::Fake(FakeConfig {
+                dimensions: self.dimensions,
+                probe: probe.clone(),
+                ..FakeConfig::default()
+            });
         }
         config
     }
@@ -270,7 +277,7 @@ pub fn within(time: Duration, what: &str, condition: impl AsyncFn() -> bool) -> 
 /// An import of `folder` as the command line would start it.
 pub fn import_of(folder: &Path, source: &str, version: &str) -> Import {
     Import {
-        path: folder.to_owned(),
+        material: Material::Path { path: folder.to_owned(), max_file_bytes: Settings::default().max_file_bytes },
         target: Target {
             source_id: source.to_owned(),
             version: version.to_owned(),
@@ -278,7 +285,6 @@ pub fn import_of(folder: &Path, source: &str, version: &str) -> Import {
             url: String::new(),
         },
         base_url: String::new(),
-        max_file_bytes: Settings::default().max_file_bytes,
     }
 }
 

@@ -1,0 +1,118 @@
+//! Keep-alive HTTP clients as thin as can be, so that what is measured is the server; and the server in this process.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use doc_server::{
+    api,
+    app::App,
+    health::Health,
+    runtime::{lifecycle::Lifecycle, listen},
+    search::Search,
+};
+
+use crate::Failure;
+
+/// One connection.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+    body: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::with_capacity(64 * 1024, stream), body: Vec::new() })
+    }
+
+    /// Asks and reads the whole answer, which must be a success.
+    pub fn get(&mut self, path: &str) -> Result<&[u8], Failure> {
+        self.stream.get_mut().write_all(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes())?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let status = line.trim().to_owned();
+        let mut length = 0;
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+        }
+        self.body.resize(length, 0);
+        self.stream.read_exact(&mut self.body)?;
+        if status.split(' ').nth(1) != Some("200") {
+            return Err(format!("{path}: {status} {}", String::from_utf8_lossy(&self.body)).into());
+        }
+        Ok(&self.body)
+    }
+}
+
+/// Searches a second by so many connections for so long, going round `paths`.
+pub fn throughput(
+    address: SocketAddr,
+    paths: &Arc<Vec<String>>,
+    connections: usize,
+    time: Duration,
+) -> Result<f64, Failure> {
+    let (ended, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let started = Instant::now();
+    let clients: Vec<_> = (0..connections)
+        .map(|first| {
+            let (ended, asked, paths) = (Arc::clone(&ended), Arc::clone(&asked), Arc::clone(paths));
+            std::thread::spawn(move || -> Result<(), Failure> {
+                let mut client = Client::connect(address)?;
+                for nth in (first * 7).. {
+                    if ended.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    client.get(&paths[nth % paths.len()])?;
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    std::thread::sleep(time);
+    ended.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().map_err(|_| "a client panicked")??;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    let asked = asked.load(Ordering::Relaxed) as f64;
+    Ok(asked / started.elapsed().as_secs_f64())
+}
+
+/// Serves `search` on a free port until the lifecycle stops.
+pub async fn serve(app: &App, search: Search, lifecycle: &Lifecycle) -> Result<SocketAddr, Failure> {
+    let listener = listen::bind("bind", "127.0.0.1:0".parse()?).await?;
+    let address = listener.local_addr()?;
+    let health = Arc::new(Health::new(app.embedder.clone()));
+    let state = api::State { search, index: app.index.clone(), health, max_body_bytes: 1 << 20 };
+    let serving = listen::serve_task(listener, api::router(state), listen::Config::default(), lifecycle.clone());
+    lifecycle.spawn("bench", serving);
+    Ok(address)
+}
+
+/// The address of a search.
+pub fn search_path(query: &str, more: &str) -> String {
+    let mut path = "/api/search?query=".to_owned();
+    for byte in query.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path.push(char::from(byte)),
+            _ => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    path + more
+}
