@@ -270,6 +270,12 @@ impl Settings {
         search::Config { embed_timeout: Duration::from_millis(self.embed_timeout_ms) }
     }
 
+    /// The longest a request is worked on: its vector, then two statements that each take all they may, with room to answer.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(self.embed_timeout_ms + 2 * self.database_statement_timeout_ms + 1_000)
+    }
+
     /// The front door's bounds.
     #[must_use]
     pub fn listen(&self) -> listen::Config {

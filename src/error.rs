@@ -15,7 +15,7 @@ pub enum Error {
     },
     /// The vector leg is all that was asked for, and the text could not be embedded.
     #[error("the query cannot be embedded: {0}")]
-    Embed(#[from] embed::Error),
+    Embed(embed::Error),
     /// The query was not embedded in time.
     #[error("the query was not embedded in time")]
     EmbedTimeout,
@@ -34,4 +34,15 @@ pub enum Error {
     /// A bug.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+impl From<embed::Error> for Error {
+    fn from(error: embed::Error) -> Self {
+        match error {
+            embed::Error::Empty => {
+                Self::Invalid { field: "query", message: "must hold at least one visible character".to_owned() }
+            }
+            other => Self::Embed(other),
+        }
+    }
 }

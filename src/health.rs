@@ -121,7 +121,10 @@ impl Health {
                 tracing::warn!(%error, "the database does not answer");
                 Check::new(Status::Unhealthy, "the database cannot be reached")
             }
-            Err(_) => Check::new(Status::Unhealthy, "the database does not answer in time"),
+            Err(_) => {
+                index.drop_idle();
+                Check::new(Status::Unhealthy, "the database does not answer in time")
+            }
         };
         *self.postgres.write().unwrap_or_else(PoisonError::into_inner) = check;
     }

@@ -6,7 +6,9 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{index::Selection, rank};
+pub use crate::rank::{Fusion, Options as Ranking};
+
+use crate::index::Selection;
 
 /// How deep a cursor reaches, and so how deep the legs are searched for pages beyond the first candidates.
 pub const MAX_DEPTH: usize = 1_000;
@@ -32,7 +34,7 @@ pub struct Query {
     /// Where candidates come from.
     pub mode: Mode,
     /// What decides the order.
-    pub rank: rank::Options,
+    pub rank: Ranking,
     /// Compare with every vector instead of walking the index.
     pub exact: bool,
     /// Candidates the index scan keeps; none takes the setting.
@@ -54,7 +56,7 @@ impl Default for Query {
             match_count: DEFAULT_MATCHES,
             selection: Selection::default(),
             mode: Mode::default(),
-            rank: rank::Options::default(),
+            rank: Ranking::default(),
             exact: false,
             ef_search: None,
             content: Content::default(),
@@ -124,6 +126,8 @@ impl Cursor {
     /// Reads [`Cursor::encode`]; none for anything else.
     #[must_use]
     pub fn decode(text: &str) -> Option<Self> {
-        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+        let cursor: Self = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        // Ours never reach further: what does was made by somebody else.
+        (cursor.offset <= MAX_DEPTH).then_some(cursor)
     }
 }

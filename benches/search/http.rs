@@ -99,7 +99,13 @@ pub async fn serve(app: &App, search: Search, lifecycle: &Lifecycle) -> Result<S
     let listener = listen::bind("bind", "127.0.0.1:0".parse()?).await?;
     let address = listener.local_addr()?;
     let health = Arc::new(Health::new(app.embedder.clone()));
-    let state = api::State { search, index: app.index.clone(), health, max_body_bytes: 1 << 20 };
+    let state = api::State {
+        search,
+        index: app.index.clone(),
+        health,
+        max_body_bytes: 1 << 20,
+        deadline: Duration::from_secs(30),
+    };
     let serving = listen::serve_task(listener, api::router(state), listen::Config::default(), lifecycle.clone());
     lifecycle.spawn("bench", serving);
     Ok(address)

@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{Path, RawQuery, State as Shared},
+    extract::{RawQuery, State as Shared},
     http::Response,
 };
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     State,
-    extract::Fields,
+    extract::{Fields, Segment},
     respond::{self, Problem},
 };
 use crate::index::passages::Passage;
@@ -79,7 +79,7 @@ struct NeighbourParameters {
 )]
 pub async fn get_chunk(
     Shared(state): Shared<State>,
-    Path(chunk_id): Path<String>,
+    Segment(chunk_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     let mut fields = Fields::from_query(query.as_deref())?;

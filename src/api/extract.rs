@@ -7,12 +7,13 @@ use std::{fmt::Display, ops::RangeInclusive};
 
 use axum::{
     body::Body,
-    extract::Request,
-    http::{StatusCode, header},
+    extract::{FromRequestParts, Path, Request},
+    http::{StatusCode, header, request::Parts},
 };
 use clap::ValueEnum;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
 use super::respond::{FieldError, Problem};
@@ -60,8 +61,8 @@ impl Fields {
         let bytes = read_body(request.into_body(), max_bytes).await?;
         let malformed = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "malformed_json", detail);
         match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(values)) => Ok(Self { values, from_query: false, known: Vec::new(), errors: Vec::new() }),
-            Ok(_) => Err(malformed("the body must be a JSON object".to_owned())),
+            Ok(Object(values)) => Ok(Self { values, from_query: false, known: Vec::new(), errors: Vec::new() }),
+            Err(error) if error.is_data() => Err(malformed(format!("the body must be a JSON object: {error}"))),
             Err(error) => Err(malformed(format!("the body is not valid JSON: {error}"))),
         }
     }
@@ -180,6 +181,47 @@ impl Fields {
     fn take(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
         self.values.remove(name).filter(|value| !value.is_null())
+    }
+}
+
+/// A JSON object in which each name comes once: with two, the caller and the server could mean different ones.
+struct Object(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Object;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
+                let mut values = Map::new();
+                while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+                    if values.contains_key(&name) {
+                        return Err(de::Error::custom(format!("{name:?} comes twice")));
+                    }
+                    values.insert(name, value);
+                }
+                Ok(Object(values))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// The part of the path that a route leaves open.
+pub struct Segment(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let detail = "the path is not valid UTF-8 when decoded";
+        let malformed = |_| Problem::new(StatusCode::BAD_REQUEST, "malformed_path", detail);
+        Path::<String>::from_request_parts(parts, state).await.map(|Path(segment)| Self(segment)).map_err(malformed)
     }
 }
 

@@ -13,9 +13,15 @@ mod search;
 mod sources;
 mod ui;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use axum::{Router, middleware, routing::get};
+use axum::{
+    Router,
+    extract::{Request, State as Shared},
+    middleware,
+    response::Response,
+    routing::get,
+};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -35,6 +41,8 @@ pub struct State {
     pub health: Arc<Health>,
     /// The largest request body.
     pub max_body_bytes: usize,
+    /// The longest a request is worked on: more than any statement may take, so that only a silent database meets it.
+    pub deadline: Duration,
 }
 
 #[derive(OpenApi)]
@@ -80,9 +88,19 @@ pub fn router(state: State) -> Router {
         .route("/assets/{name}", get(ui::get_asset))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn(observe::observe))
         .with_state(state)
+}
+
+/// Gives a request up when its time is over. The connections it held are checked, and closed where they are dead.
+async fn keep_deadline(
+    Shared(deadline): Shared<Duration>,
+    request: Request,
+    next: middleware::Next,
+) -> Result<Response, Problem> {
+    tokio::time::timeout(deadline, next.run(request)).await.map_err(|_| Problem::deadline())
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Problem {

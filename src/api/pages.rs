@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{Path, RawQuery, State as Shared},
+    extract::{RawQuery, State as Shared},
     http::Response,
 };
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     State,
-    extract::Fields,
+    extract::{Fields, Segment},
     respond::{self, Problem},
 };
 use crate::{
@@ -129,7 +129,7 @@ struct PartParameters {
 )]
 pub async fn get_page(
     Shared(state): Shared<State>,
-    Path(page_id): Path<String>,
+    Segment(page_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     let mut fields = Fields::from_query(query.as_deref())?;

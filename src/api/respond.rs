@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{embed, error::Error, index};
+use crate::{error::Error, index};
 
 /// How long a caller should wait when the database or the model is busy or away: about what a restart takes.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -93,6 +93,12 @@ impl Problem {
         )
     }
 
+    /// 504: not finished in time.
+    pub(super) fn deadline() -> Self {
+        let detail = "the search did not finish in time; try again, or narrow it to fewer sources";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", detail)
+    }
+
     fn unavailable(code: &'static str, detail: &str) -> Self {
         Self { retry_after: Some(RETRY_AFTER_SECONDS), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
     }
@@ -127,7 +133,6 @@ impl From<Error> for Problem {
         match error {
             Error::Invalid { field, message } => Self::invalid(field, message),
             Error::Index(error) => error.into(),
-            Error::Embed(embed::Error::Empty) => Self::invalid("query", "must hold at least one visible character"),
             Error::Embed(_) | Error::EmbedTimeout => {
                 tracing::error!(%error, "embedding failed");
                 Self::unavailable(
@@ -162,8 +167,7 @@ impl From<index::Error> for Problem {
             }
             index::Error::Timeout => {
                 tracing::warn!(%error, "database timeout");
-                let detail = "the search did not finish in time; try again, or narrow it to fewer sources";
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", detail)
+                Self::deadline()
             }
             index::Error::Database(_) => {
                 tracing::error!(%error, "database error");

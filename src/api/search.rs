@@ -18,8 +18,7 @@ use super::{
 use crate::{
     answer::Answer,
     index::Selection,
-    query::{Content, Cursor, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query},
-    rank::{self, Fusion},
+    query::{Content, Cursor, Fusion, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query, Ranking},
     search::Timings,
 };
 
@@ -145,7 +144,7 @@ pub(super) fn query_from(mut fields: Fields) -> Result<Query, Problem> {
             version: fields.text("version", 1..=128),
         },
         mode: fields.choice("mode").unwrap_or_default(),
-        rank: rank::Options {
+        rank: Ranking {
             alpha: fields.number("alpha", 0.0..=1.0),
             fusion: fields.choice("fusion").unwrap_or_default(),
             min_similarity: fields.number("min_similarity", -1.0..=1.0),

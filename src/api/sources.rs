@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{Path, RawQuery, Request, State as Shared},
+    extract::{RawQuery, Request, State as Shared},
     http::{Response, StatusCode},
 };
 use chrono::{DateTime, Utc};
@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     State,
-    extract::Fields,
+    extract::{Fields, Segment},
     respond::{self, Problem},
 };
 use crate::index::{
@@ -190,10 +190,7 @@ pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuer
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn get_source(
-    Shared(state): Shared<State>,
-    Path(source_id): Path<String>,
-) -> Result<Response<Body>, Problem> {
+pub async fn get_source(Shared(state): Shared<State>, Segment(source_id): Segment) -> Result<Response<Body>, Problem> {
     let catalog = state.search.catalog().await?;
     let source = find(&catalog, &source_id)?;
     respond::json(&SourceBody::from(source))
@@ -230,7 +227,7 @@ struct ChangeBody {
 )]
 pub async fn change_source(
     Shared(state): Shared<State>,
-    Path(source_id): Path<String>,
+    Segment(source_id): Segment,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     let mut fields = Fields::from_body(request, state.max_body_bytes).await?;
@@ -263,7 +260,7 @@ pub async fn change_source(
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn delete_source(Shared(state): Shared<State>, Path(source_id): Path<String>) -> Result<StatusCode, Problem> {
+pub async fn delete_source(Shared(state): Shared<State>, Segment(source_id): Segment) -> Result<StatusCode, Problem> {
     if state.index.delete_source(&source_id).await? {
         return Ok(StatusCode::NO_CONTENT);
     }

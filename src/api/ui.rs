@@ -4,11 +4,10 @@
 
 use axum::{
     body::Body,
-    extract::Path,
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
 
-use super::respond::Problem;
+use super::{extract::Segment, respond::Problem};
 
 /// May be stored, must be asked about before use.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-cache");
@@ -24,7 +23,7 @@ pub async fn show_page(headers: HeaderMap) -> Response<Body> {
 }
 
 /// What the page loads.
-pub async fn get_asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response<Body>, Problem> {
+pub async fn get_asset(Segment(name): Segment, headers: HeaderMap) -> Result<Response<Body>, Problem> {
     let (content_type, text) = match name.as_str() {
         "search.css" => ("text/css; charset=utf-8", include_str!("../../assets/search.css")),
         "search.js" => ("text/javascript; charset=utf-8", include_str!("../../assets/search.js")),

@@ -39,6 +39,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         index: app.index.clone(),
         health: Arc::clone(&health),
         max_body_bytes: settings.max_body_bytes,
+        deadline: settings.deadline(),
     };
     let door = admin::State { metrics: recorder, health, stopping: lifecycle.stopping() };
     tracing::info!("listening on http://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);

@@ -26,6 +26,9 @@ const LEASE: Duration = Duration::from_secs(5);
 /// Twice a lease, so that the lease does not end while the database answers.
 const REFRESH_EVERY: Duration = Duration::from_millis(2_500);
 
+/// A reading takes a few milliseconds; below a lease, so that one that hangs is over before the lease is.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// One consistent reading of all sources, ordered by name.
 #[derive(Debug)]
 pub struct Catalog {
@@ -166,7 +169,16 @@ impl Index {
         }
     }
 
-    async fn read_catalog(&self, _reading: &tokio::sync::MutexGuard<'_, ()>) -> Result<Arc<Catalog>, Error> {
+    /// Readers wait for each other, so none may wait for ever: a socket can go silent without an error.
+    async fn read_catalog(&self, reading: &tokio::sync::MutexGuard<'_, ()>) -> Result<Arc<Catalog>, Error> {
+        if let Ok(catalog) = tokio::time::timeout(READ_TIMEOUT, self.read_catalog_now(reading)).await {
+            return catalog;
+        }
+        self.pools.drop_idle();
+        Err(Error::Unavailable("the catalog was not read in time".to_owned()))
+    }
+
+    async fn read_catalog_now(&self, _reading: &tokio::sync::MutexGuard<'_, ()>) -> Result<Arc<Catalog>, Error> {
         // The lease begins before the statement: what is committed later may be missing.
         let read_at = Instant::now();
         let mut connection = self.pools.read().await?;

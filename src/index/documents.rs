@@ -25,6 +25,8 @@ pub struct KnownPage {
     pub new: bool,
     /// Replaced or removed by this build.
     pub ended: bool,
+    /// Every chunk has its vector.
+    pub complete: bool,
 }
 
 /// A page to write.
@@ -95,7 +97,11 @@ impl Index {
     /// When the database does not answer.
     pub async fn known_pages(&self, build: &Build) -> Result<HashMap<String, Vec<KnownPage>>, Error> {
         let rows = sqlx::query(
-            "select path, id, content_hash, born = $2 as new, died = $2 as ended
+            "select path, id, content_hash, born = $2 as new, died = $2 as ended,
+                    id not in (
+                        select c.page_id from chunks c where c.version_id = $1
+                        and not exists (select from chunk_vectors v where v.chunk_id = c.id)
+                    ) as complete
              from pages where version_id = $1 and died >= $2",
         )
         .bind(build.version_id)
@@ -109,6 +115,7 @@ impl Index {
                 content_hash: row.try_get("content_hash")?,
                 new: row.try_get("new")?,
                 ended: row.try_get("ended")?,
+                complete: row.try_get("complete")?,
             });
         }
         Ok(pages)

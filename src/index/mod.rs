@@ -189,6 +189,11 @@ impl Index {
         Ok(started.elapsed())
     }
 
+    /// Forgets the idle connections, which may be dead after a silence of the database.
+    pub fn drop_idle(&self) {
+        self.pools.drop_idle();
+    }
+
     /// Closes every connection.
     pub async fn close(&self) {
         self.pools.close().await;

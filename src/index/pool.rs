@@ -5,7 +5,10 @@
 //! comes back inside a transaction, with a pending answer or on a dead socket is closed, never reused: sqlx 0.9.0 would
 //! otherwise hand a poisoned one to the next caller and leak the permit of a dead one.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     Executor, PgConnection, PgPool, Row,
@@ -18,6 +21,9 @@ use crate::runtime::metrics;
 
 /// A check on a healthy local or same-zone connection takes well under 1 ms; one that needs 300 is better replaced.
 const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// A statement whose caller is gone stops in the server within this.
+const STOP_WHEN_ALONE: &str = "set client_connection_check_interval = '1s';";
 
 /// Sizes and bounds of the pools.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +61,30 @@ pub struct Pools {
     read: PgPool,
     write: PgPool,
     acquire_timeout: Duration,
+    alive: Alive,
+}
+
+/// When the database last gave a sign of life: connected, or answered the check of a released connection.
+#[derive(Clone, Debug)]
+struct Alive(Arc<Mutex<Instant>>);
+
+impl Alive {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn since(&self) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
 }
 
 impl Pools {
     /// Opens both pools and one connection of each, so that a wrong address or password is known at once.
     pub(super) async fn connect(options: PgConnectOptions, config: Config) -> Result<Self, Error> {
         let options = options.application_name("doc-server");
+        metrics::record_pool_leaked("postgres", 0);
         let read_settings = format!(
-            "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; \
+            "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; {STOP_WHEN_ALONE} \
              set hnsw.ef_search = {}; set hnsw.iterative_scan = relaxed_order; \
              set ivfflat.probes = {}; set ivfflat.iterative_scan = relaxed_order; \
              set synchronize_seqscans = off; set jit = off;",
@@ -71,10 +93,12 @@ impl Pools {
             config.ivfflat_probes
         );
         // No statement timeout for imports and index builds, which may rightly take long.
-        let write_settings = "set idle_in_transaction_session_timeout = '60s'; set jit = off;".to_owned();
-        let read = open(options.clone(), config.read_connections, &config, read_settings);
-        let write = open(options, config.write_connections, &config, write_settings);
-        let pools = Self { read, write, acquire_timeout: config.acquire_timeout };
+        let write_settings =
+            format!("set idle_in_transaction_session_timeout = '60s'; {STOP_WHEN_ALONE} set jit = off;");
+        let alive = Alive(Arc::new(Mutex::new(Instant::now())));
+        let read = open(options.clone(), config.read_connections, &config, (read_settings, alive.clone()));
+        let write = open(options, config.write_connections, &config, (write_settings, alive.clone()));
+        let pools = Self { read, write, acquire_timeout: config.acquire_timeout, alive };
         let mut connection = pools.read.acquire().await.map_err(Error::connect)?;
         let version: i32 = sqlx::query("select current_setting('server_version_num')::int")
             .fetch_one(&mut *connection)
@@ -114,6 +138,16 @@ impl Pools {
         metrics::set_pool_connections("postgres", read.0 + write.0, read.1 + write.1, read.2 + write.2);
     }
 
+    /// Drops the idle connections without a word to the server: after a silence they may be dead, and each would cost its
+    /// next user a wait.
+    pub(super) fn drop_idle(&self) {
+        for pool in [&self.read, &self.write] {
+            while let Some(connection) = pool.try_acquire() {
+                drop(connection.detach());
+            }
+        }
+    }
+
     /// Closes every connection, waiting for those in use.
     pub async fn close(&self) {
         self.read.close().await;
@@ -123,7 +157,10 @@ impl Pools {
     async fn acquire(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, Error> {
         let started = Instant::now();
         let connection = pool.acquire().await.map_err(|error| match error {
-            sqlx::Error::PoolTimedOut => Error::Busy { waited: self.acquire_timeout },
+            // A pool whose attempts to connect fail times out just like one whose connections are all in use.
+            sqlx::Error::PoolTimedOut if self.alive.since() < SIGN_OF_LIFE => {
+                Error::Busy { waited: self.acquire_timeout }
+            }
             other => Error::from(other),
         });
         metrics::record_pool_acquire("postgres", started.elapsed());
@@ -131,22 +168,38 @@ impl Pools {
     }
 }
 
+/// A database whose connections are all in use lets go of one more often than this, or is as good as away.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
 /// `nulls not distinct` and SQL-standard function bodies came with 15.
 const OLDEST_SERVER: i32 = 150_000;
 
-fn open(options: PgConnectOptions, connections: u32, config: &Config, settings: String) -> PgPool {
+fn open(options: PgConnectOptions, connections: u32, config: &Config, (settings, alive): (String, Alive)) -> PgPool {
+    let connected = alive.clone();
     let settings: &'static str = Box::leak(settings.into_boxed_str());
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(config.acquire_timeout)
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
+            let connected = connected.clone();
             Box::pin(async move {
                 sqlx::raw_sql(settings).execute(connection).await?;
+                connected.now();
                 Ok(())
             })
         })
-        .after_release(|connection, _| Box::pin(is_clean(connection)))
+        .after_release(move |connection, _| {
+            let alive = alive.clone();
+            Box::pin(async move {
+                let clean = is_clean(connection).await;
+                match clean {
+                    Ok(_) => alive.now(),
+                    Err(_) => metrics::record_pool_leaked("postgres", 1),
+                }
+                clean
+            })
+        })
         .connect_lazy_with(options)
 }
 

@@ -55,6 +55,12 @@ impl Lifecycle {
         self.soft.cancel();
     }
 
+    /// Tracked tasks that have not ended.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Runs `task` until it ends. One that panics, or fails, stops the whole process with a failure.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns: everything here is tracked")]
     pub fn spawn<E: std::fmt::Display>(

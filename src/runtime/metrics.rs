@@ -33,6 +33,7 @@ const INDEX_SEARCHES: &str = "doc_server_index_searches_total";
 const INDEX_SECONDS: &str = "doc_server_index_search_duration_seconds";
 const POOL_CONNECTIONS: &str = "doc_server_pool_connections";
 const POOL_ACQUIRE: &str = "doc_server_pool_acquire_duration_seconds";
+const POOL_LEAKED: &str = "doc_server_pool_leaked_total";
 
 /// Makes the recorder global and returns the handle that renders it. Call once per process.
 ///
@@ -89,6 +90,7 @@ fn describe() {
     );
     describe_gauge!(POOL_CONNECTIONS, "Connections of a pool, by state.");
     describe_histogram!(POOL_ACQUIRE, Unit::Seconds, "Time to get a connection from a pool.");
+    describe_counter!(POOL_LEAKED, "Connections closed on return: left in a transaction, or silent.");
 }
 
 /// One answered request. `route` is the matched path or `unmatched`; a method outside HTTP's own counts as `other`, since callers
@@ -154,4 +156,9 @@ pub fn set_pool_connections(pool: &'static str, idle: u32, used: u32, max: u32) 
 /// One connection taken from `pool` after waiting `elapsed`.
 pub fn record_pool_acquire(pool: &'static str, elapsed: Duration) {
     histogram!(POOL_ACQUIRE, "pool" => pool).record(elapsed);
+}
+
+/// Connections that came back to `pool` unusable and were closed. Zero makes the series known before the first.
+pub fn record_pool_leaked(pool: &'static str, connections: u64) {
+    counter!(POOL_LEAKED, "pool" => pool).increment(connections);
 }

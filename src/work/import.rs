@@ -196,9 +196,9 @@ impl Context<'_> {
         *hasher.finalize().as_bytes()
     }
 
-    /// Whether the build already has the page in this form; takes it back where an interrupted import had ended it.
+    /// Whether the build already has the page in this form, with all its vectors; takes it back where an interrupted import had ended it.
     async fn is_up_to_date(&self, known: &[KnownPage], hash: &[u8; 32]) -> Result<bool, Error> {
-        let Some(same) = known.iter().find(|page| page.content_hash == hash) else { return Ok(false) };
+        let Some(same) = known.iter().find(|page| page.complete && page.content_hash == hash) else { return Ok(false) };
         if same.ended {
             self.index.keep_page(self.build, same).await?;
         }

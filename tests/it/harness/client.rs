@@ -1,0 +1,165 @@
+//! Requests through the real router, and answers that can be compared.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Method, Request, StatusCode, header},
+};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::TestApp;
+
+/// An answer, read whole.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl TestApp {
+    /// `GET` on the public door.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.request(Method::GET, path, None).await
+    }
+
+    /// `POST` with JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.request(Method::POST, path, Some(body)).await
+    }
+
+    /// `PATCH` with JSON.
+    pub async fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.request(Method::PATCH, path, Some(body)).await
+    }
+
+    /// `DELETE`.
+    pub async fn delete(&self, path: &str) -> Reply {
+        self.request(Method::DELETE, path, None).await
+    }
+
+    /// A search that must succeed, as JSON.
+    #[track_caller]
+    pub fn search(&self, parameters: &str) -> impl Future<Output = Value> + use<'_> {
+        let (caller, path) = (std::panic::Location::caller(), format!("/api/search?{parameters}"));
+        async move {
+            let reply = self.get(&path).await;
+            assert_eq!(reply.status, StatusCode::OK, "{caller}: {path}: {}", reply.text());
+            reply.json()
+        }
+    }
+
+    /// `GET` on the private door.
+    pub async fn admin(&self, path: &str) -> Reply {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        send(&self.admin, request).await
+    }
+
+    /// Any request on the public door.
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        send(&self.router, request).await
+    }
+
+    /// The public router itself, for requests that are given up half way.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        let request = Request::builder().method(method).uri(path);
+        let request = match body {
+            Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string())),
+            None => request.body(Body::empty()),
+        };
+        self.send(request.unwrap_or_else(|error| panic!("{path}: {error}"))).await
+    }
+}
+
+async fn send(router: &Router, request: Request<Body>) -> Reply {
+    let response = router.clone().oneshot(request).await.expect("routers do not fail");
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.expect("a whole body").to_bytes();
+    Reply { status: parts.status, headers: parts.headers, body }
+}
+
+impl Reply {
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's text; empty when it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a readable header"))
+    }
+
+    /// What a snapshot holds of a failure, after checking what every failure has in common.
+    #[track_caller]
+    pub fn problem(&self) -> Value {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
+        let body = self.json();
+        assert_eq!(body["status"], self.status.as_u16());
+        assert_eq!(body["request_id"], self.header("x-request-id"));
+        let mut shown = json!({ "body": redact(&body) });
+        for name in ["retry-after", "allow"] {
+            if let Some(value) = self.headers.get(name) {
+                shown[name] = json!(value.to_str().expect("a readable header"));
+            }
+        }
+        shown
+    }
+}
+
+/// Takes out what differs from run to run (ids, times, cursors) and rounds scores.
+pub fn redact(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(name, value)| (name.clone(), redact_field(name, value))).collect())
+        }
+        Value::Array(values) => values.iter().map(redact).collect(),
+        Value::Number(number) if number.is_f64() => {
+            let rounded = (number.as_f64().unwrap_or_default() * 1_000.0).round() / 1_000.0;
+            // No negative zero, which would depend on the last bits.
+            json!(if rounded == 0.0 { 0.0 } else { rounded })
+        }
+        other => other.clone(),
+    }
+}
+
+fn redact_field(name: &str, value: &Value) -> Value {
+    let replaced = match name {
+        "request_id" | "chunk_id" | "page_id" | "generation" => "[id]",
+        "generations" => return json!(vec!["[id]"; value.as_array().map_or(0, Vec::len)]),
+        "next_cursor" => "[cursor]",
+        "indexed_at" | "created_at" | "updated_at" | "uptime_s" | "latency_ms" => "[time]",
+        _ => return redact(value),
+    };
+    if value.is_null() { Value::Null } else { json!(replaced) }
+}
+
+/// One field of each result.
+pub fn each(answer: &Value, field: &str) -> Vec<Value> {
+    answer["results"].as_array().expect("results").iter().map(|result| result[field].clone()).collect()
+}
+
+/// One text field of each result.
+pub fn texts(answer: &Value, field: &str) -> Vec<String> {
+    each(answer, field).iter().map(|value| value.as_str().expect("text").to_owned()).collect()
+}
+
+/// Failures by what was tried, for one snapshot.
+pub type Problems = BTreeMap<String, Value>;

@@ -1,0 +1,258 @@
+//! A TCP proxy that breaks networks on purpose: put in front of a real server, it passes, refuses, resets, swallows, delays
+//! or cuts its connections.
+//!
+//! A connection that was swallowed stays silent for ever, as behind a router that lost its state: only new ones work
+//! after [`Proxy::restore`].
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use doc_server::runtime::lifecycle::Lifecycle;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+/// What the network does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Forwards.
+    Pass,
+    /// Nobody listens; open connections end.
+    Refuse,
+    /// Accepts and resets; open connections are reset.
+    Reset,
+    /// Accepts and forwards nothing, nor anything more on open connections.
+    BlackHole,
+    /// Forwards late, in both directions.
+    Delay(Duration),
+}
+
+/// The network's state: the fault, and how many times all connections were cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State {
+    fault: Fault,
+    cuts: u64,
+}
+
+/// The proxy; it ends with this value.
+pub struct Proxy {
+    address: SocketAddr,
+    state: Arc<watch::Sender<State>>,
+    listening: watch::Receiver<bool>,
+    lifecycle: Lifecycle,
+}
+
+impl Proxy {
+    /// Listens on a free port of loopback and forwards to `upstream`.
+    pub async fn start(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let state = Arc::new(watch::Sender::new(State { fault: Fault::Pass, cuts: 0 }));
+        let (told, listening) = watch::channel(true);
+        let lifecycle = Lifecycle::new();
+        let accepting = accept_task(listener, upstream, Arc::clone(&state), told, lifecycle.clone());
+        let stopping = lifecycle.stopping();
+        lifecycle.spawn_detached(async move { stopping.run_until_cancelled(accepting).await });
+        Self { address, state, listening, lifecycle }
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets the network have `fault` from now on; returns once it has.
+    pub async fn set(&self, fault: Fault) {
+        self.state.send_modify(|state| state.fault = fault);
+        let mut listening = self.listening.clone();
+        listening.wait_for(|open| *open == (fault != Fault::Refuse)).await.expect("the accept loop runs");
+    }
+
+    /// As if the cable were pulled where the other side notices: everything is reset.
+    pub async fn break_networking(&self) {
+        self.set(Fault::Reset).await;
+    }
+
+    /// Ends the fault.
+    pub async fn restore(&self) {
+        self.set(Fault::Pass).await;
+    }
+
+    /// Ends every open connection once; new ones work.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.cuts += 1);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.lifecycle.stop();
+    }
+}
+
+/// Accepts while it may; closes the listener while connections are refused, and listens on the same port again.
+async fn accept_task(
+    listener: TcpListener,
+    upstream: SocketAddr,
+    state: Arc<watch::Sender<State>>,
+    told: watch::Sender<bool>,
+    lifecycle: Lifecycle,
+) {
+    let address = listener.local_addr().expect("its address");
+    let mut listener = Some(listener);
+    let mut changes = state.subscribe();
+    loop {
+        if state.borrow().fault == Fault::Refuse {
+            listener = None;
+            told.send_replace(false);
+            let _ = changes.changed().await;
+            continue;
+        }
+        if listener.is_none() {
+            listener = TcpListener::bind(address).await.ok();
+        }
+        told.send_replace(listener.is_some());
+        let Some(open) = &listener else { continue };
+        tokio::select! {
+            accepted = open.accept() => if let Ok((client, _)) = accepted {
+                let connection = forward(client, upstream, state.subscribe());
+                let stopping = lifecycle.stopping();
+                lifecycle.spawn_detached(async move { stopping.run_until_cancelled(connection).await });
+            },
+            _ = changes.changed() => {}
+        }
+    }
+}
+
+/// One connection, until either side or a fault ends it.
+async fn forward(mut client: TcpStream, upstream: SocketAddr, mut changes: watch::Receiver<State>) {
+    let began = *changes.borrow_and_update();
+    if began.fault == Fault::Reset {
+        let _ = client.set_zero_linger();
+        return;
+    }
+    if began.fault == Fault::BlackHole {
+        return silence(client).await;
+    }
+    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+    let (mut up, mut down) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    loop {
+        let fault = changes.borrow().fault;
+        let passed = tokio::select! {
+            biased;
+            _ = changes.changed() => {
+                let now = *changes.borrow_and_update();
+                if now.fault == Fault::BlackHole {
+                    return silence((client, server)).await;
+                }
+                if now.cuts != began.cuts || matches!(now.fault, Fault::Reset | Fault::Refuse) {
+                    let _ = (client.set_zero_linger(), server.set_zero_linger());
+                    return;
+                }
+                true
+            }
+            read = client.read(&mut up) => pass(read, &up, &mut server, fault).await,
+            read = server.read(&mut down) => pass(read, &down, &mut client, fault).await,
+        };
+        if !passed {
+            return;
+        }
+    }
+}
+
+/// Hands on what was read; false at the end of the stream.
+async fn pass(read: std::io::Result<usize>, buffer: &[u8], to: &mut TcpStream, fault: Fault) -> bool {
+    if let Fault::Delay(time) = fault {
+        tokio::time::sleep(time).await;
+    }
+    match read {
+        Ok(bytes) if bytes > 0 => to.write_all(&buffer[..bytes]).await.is_ok(),
+        _ => false,
+    }
+}
+
+/// Keeps sockets open and does nothing with them, until the proxy ends.
+async fn silence<T>(sockets: T) {
+    std::future::pending::<()>().await;
+    drop(sockets);
+}
+
+/// A server that sends back what it gets, behind a proxy.
+async fn echo() -> (Proxy, Lifecycle) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let lifecycle = Lifecycle::new();
+    let (inner, stopping) = (lifecycle.clone(), lifecycle.stopping());
+    lifecycle.spawn_detached(stopping.run_until_cancelled_owned(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let stopping = inner.stopping();
+            inner.spawn_detached(stopping.run_until_cancelled_owned(async move {
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            }));
+        }
+    }));
+    (Proxy::start(address).await, lifecycle)
+}
+
+/// Sends three bytes and waits for them, at most a quarter of a second.
+async fn answers(stream: &mut TcpStream) -> Result<(), std::io::Error> {
+    stream.write_all(b"abc").await?;
+    let mut back = [0; 3];
+    match tokio::time::timeout(Duration::from_millis(250), stream.read_exact(&mut back)).await {
+        Ok(read) => read.map(|_| assert_eq!(&back, b"abc")),
+        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_passes_resets_and_passes_again() {
+    let (proxy, _server) = echo().await;
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    answers(&mut stream).await.unwrap();
+    proxy.break_networking().await;
+    assert_eq!(answers(&mut stream).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    let mut during = TcpStream::connect(proxy.address()).await.unwrap();
+    assert!(answers(&mut during).await.is_err());
+    proxy.restore().await;
+    answers(&mut TcpStream::connect(proxy.address()).await.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_refuses_and_cuts_connections() {
+    let (proxy, _server) = echo().await;
+    proxy.set(Fault::Refuse).await;
+    let refused = TcpStream::connect(proxy.address()).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    proxy.restore().await;
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    answers(&mut stream).await.unwrap();
+    proxy.cut();
+    assert!(answers(&mut stream).await.is_err());
+    answers(&mut TcpStream::connect(proxy.address()).await.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_black_hole_swallows_old_connections_for_ever_and_new_ones_until_it_ends() {
+    let (proxy, _server) = echo().await;
+    let mut old = TcpStream::connect(proxy.address()).await.unwrap();
+    answers(&mut old).await.unwrap();
+    proxy.set(Fault::BlackHole).await;
+    assert_eq!(answers(&mut old).await.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    let mut new = TcpStream::connect(proxy.address()).await.unwrap();
+    assert_eq!(answers(&mut new).await.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    proxy.restore().await;
+    assert_eq!(answers(&mut old).await.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    answers(&mut TcpStream::connect(proxy.address()).await.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_delay_is_felt_in_both_directions() {
+    let (proxy, _server) = echo().await;
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    proxy.set(Fault::Delay(Duration::from_millis(40))).await;
+    let began = std::time::Instant::now();
+    answers(&mut stream).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(80));
+}

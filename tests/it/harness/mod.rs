@@ -1,0 +1,325 @@
+//! The whole server in a test: a fresh database, the real router without sockets, and hands on its model and its network.
+//!
+//! `TestApp::start().await` is the usual one; `TestApp::builder()` changes something first. When the value is dropped, its
+//! background tasks must have ended once asked to, and its database goes.
+
+pub mod client;
+pub mod database;
+pub mod faulty;
+pub mod fixtures;
+pub mod process;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Once, OnceLock},
+    time::Duration,
+};
+
+use axum::Router;
+use doc_server::{
+    admin, api,
+    config::Settings,
+    embed::{self, Embedder, FakeConfig, Probe},
+    error::Error,
+    health::{self, Health},
+    index::{self, Index, generations::Target},
+    runtime::{lifecycle::Lifecycle, listen, metrics},
+    search::{self, Search},
+    work::{
+        import::{self, Import, Progress, Report},
+        material::Material,
+    },
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tempfile::TempDir;
+
+pub use self::client::{Reply, redact};
+use self::{database::Database, faulty::Proxy};
+
+/// Longer than any condition here takes on a busy machine; only a failing test waits this long.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is changed of the usual server.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    real_model: bool,
+    dimensions: usize,
+    proxied: bool,
+    background: bool,
+    max_body_bytes: usize,
+    index: index::Config,
+    search: search::Config,
+}
+
+/// A server in a test.
+pub struct TestApp {
+    /// The database stage.
+    pub index: Index,
+    /// The embedding stage.
+    pub embedder: Embedder,
+    /// Its tasks.
+    pub lifecycle: Lifecycle,
+    /// The test's hand on the fake model.
+    pub probe: Probe,
+    /// The database beside all pools, never through the proxy.
+    pub database: Database,
+    router: Router,
+    admin: Router,
+    proxy: Option<Proxy>,
+    /// The first server of a database drops it.
+    owner: bool,
+}
+
+impl Builder {
+    /// The int8 model of the data directory instead of hashed words.
+    pub fn with_real_model(mut self) -> Self {
+        self.real_model = true;
+        self
+    }
+
+    /// A fake model whose vectors have another length.
+    pub fn with_dimensions(mut self, dimensions: usize) -> Self {
+        self.dimensions = dimensions;
+        self
+    }
+
+    /// Every connection to the database through a proxy that can fail.
+    pub fn behind_a_faulty_network(mut self) -> Self {
+        self.proxied = true;
+        self
+    }
+
+    /// With the background tasks of `serve`: the catalog's and the probe's.
+    pub fn with_background_tasks(mut self) -> Self {
+        self.background = true;
+        self
+    }
+
+    /// The largest request body.
+    pub fn with_max_body_bytes(mut self, bytes: usize) -> Self {
+        self.max_body_bytes = bytes;
+        self
+    }
+
+    /// The longest a search waits for its vector.
+    pub fn with_embed_timeout(mut self, timeout: Duration) -> Self {
+        self.search.embed_timeout = timeout;
+        self
+    }
+
+    /// Other pools.
+    pub fn with_pool(mut self, change: impl FnOnce(&mut index::pool::Config)) -> Self {
+        change(&mut self.index.pool);
+        self
+    }
+
+    /// Starts it on a database of its own.
+    pub async fn start(self) -> TestApp {
+        self.start_on(Database::migrated().await, true).await
+    }
+
+    /// Starts it on the database of another, which must outlive it: a second replica.
+    pub async fn start_beside(self, other: &TestApp) -> TestApp {
+        self.start_on(other.database.clone(), false).await
+    }
+
+    async fn start_on(self, database: Database, owner: bool) -> TestApp {
+        let recorder = recorder();
+        let lifecycle = Lifecycle::new();
+        let probe = Probe::default();
+        let embedder = Embedder::new(self.embed_config(&probe), &lifecycle).expect("an embedder");
+        let proxy = if self.proxied { Some(Proxy::start(database::server_address()).await) } else { None };
+        let options = match &proxy {
+            Some(proxy) => database.options.clone().host("127.0.0.1").port(proxy.address().port()),
+            None => database.options.clone(),
+        };
+        let index = Index::connect(options, self.index.clone()).await.expect("the test's database");
+        let search = Search::new(index.clone(), embedder.clone(), self.search);
+        let health = Arc::new(Health::new(embedder.clone()));
+        health.probe(&index).await;
+        if self.background {
+            index.follow(&lifecycle);
+            let probing = health::probe_task(Arc::clone(&health), index.clone(), lifecycle.stopping());
+            lifecycle.spawn("health", probing);
+        }
+        let state = api::State {
+            search,
+            index: index.clone(),
+            health: Arc::clone(&health),
+            max_body_bytes: self.max_body_bytes,
+            deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
+        };
+        let door = admin::State { metrics: recorder, health: Arc::clone(&health), stopping: lifecycle.stopping() };
+        let (router, admin) = (api::router(state), admin::router(door));
+        TestApp { index, embedder, lifecycle, probe, database, router, admin, proxy, owner }
+    }
+
+    fn embed_config(&self, probe: &Probe) -> embed::Config {
+        let settings = Settings { data_dir: data_dir(), ..Settings::default() };
+        let mut config = settings.embed().expect("embedding settings");
+        if !self.real_model {
+            config.backend = embed::Backend::Fake(FakeConfig {
+                dimensions: self.dimensions,
+                probe: probe.clone(),
+                ..FakeConfig::default()
+            });
+        }
+        config
+    }
+}
+
+impl TestApp {
+    /// The usual server: fake model, no background tasks.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// To change something before [`Builder::start`].
+    pub fn builder() -> Builder {
+        Builder {
+            real_model: false,
+            dimensions: FakeConfig::default().dimensions,
+            proxied: false,
+            background: false,
+            max_body_bytes: Settings::default().max_body_bytes,
+            index: index::Config::default(),
+            search: search::Config::default(),
+        }
+    }
+
+    /// The network in front of the database.
+    pub fn network(&self) -> &Proxy {
+        self.proxy.as_ref().expect("a server built with behind_a_faulty_network")
+    }
+
+    /// Imports files, given by path and text.
+    pub async fn ingest(&self, files: &[(&str, &str)], source: &str, version: &str) -> Report {
+        let folder = folder_of(files);
+        self.try_ingest(folder.path(), source, version).await.expect("an import")
+    }
+
+    /// Imports a folder.
+    pub async fn try_ingest(&self, folder: &Path, source: &str, version: &str) -> Result<Report, Error> {
+        let import = import_of(folder, source, version);
+        import::run(&self.index, &self.embedder, &import, &Progress::default()).await
+    }
+
+    /// One number from the database.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        let mut connection = self.database.connect().await;
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Statements beside the server.
+    pub async fn execute(&self, sql: &'static str) {
+        let mut connection = self.database.connect().await;
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// The public door on a real socket; it closes with this value.
+    pub async fn listen(&self) -> SocketAddr {
+        let listener = listen::bind("bind", ([127, 0, 0, 1], 0).into()).await.expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let serving =
+            listen::serve_task(listener, self.router.clone(), listen::Config::default(), self.lifecycle.clone());
+        self.lifecycle.spawn("api", serving);
+        address
+    }
+
+    async fn finish(&self) {
+        self.lifecycle.stop();
+        self.probe.release();
+        eventually("every tracked task has ended", async || self.lifecycle.tasks() == 0).await;
+        // A silent network would hold an orderly close for ever.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.index.close()).await;
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        let failing = std::thread::panicking();
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                if failing {
+                    self.lifecycle.stop();
+                } else {
+                    self.finish().await;
+                }
+                if self.owner && !failing {
+                    self.database.drop_now().await;
+                }
+            });
+        });
+    }
+}
+
+/// Returns once `condition` holds; fails the test when it never does.
+#[track_caller]
+pub fn eventually(what: &str, condition: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
+    within(PATIENCE, what, condition)
+}
+
+/// Returns once `condition` holds; fails the test when it does not within `time`.
+#[track_caller]
+pub fn within(time: Duration, what: &str, condition: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let waiting = async {
+            while !condition().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(time, waiting).await.is_ok(), "{caller}: not within {time:?}: {what}");
+    }
+}
+
+/// An import of `folder` as the command line would start it.
+pub fn import_of(folder: &Path, source: &str, version: &str) -> Import {
+    Import {
+        material: Material::Path { path: folder.to_owned(), max_file_bytes: Settings::default().max_file_bytes },
+        target: Target {
+            source_id: source.to_owned(),
+            version: version.to_owned(),
+            title: source.to_owned(),
+            url: String::new(),
+        },
+        base_url: String::new(),
+    }
+}
+
+/// A folder with these files.
+pub fn folder_of(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (path, text) in files {
+        write(folder.path(), path, text);
+    }
+    folder
+}
+
+/// Writes one file, with the folders above it.
+pub fn write(folder: &Path, path: &str, text: impl AsRef<[u8]>) {
+    let path = folder.join(path);
+    std::fs::create_dir_all(path.parent().expect("a folder above")).expect("a folder");
+    std::fs::write(path, text).expect("a file");
+}
+
+/// What `make setup` has filled.
+pub fn data_dir() -> PathBuf {
+    std::env::var_os("DOC_SERVER_DATA_DIR").map_or_else(|| Settings::default().data_dir, PathBuf::from)
+}
+
+/// Metrics are of the process, so all servers of a test run share them.
+fn recorder() -> PrometheusHandle {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    install_tls();
+    RECORDER.get_or_init(|| metrics::install().expect("the only recorder")).clone()
+}
+
+/// As the first line of `main` does.
+pub fn install_tls() {
+    static TLS: Once = Once::new();
+    TLS.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}

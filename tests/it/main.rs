@@ -1,0 +1,27 @@
+//! The whole server against a real Postgres: one binary, one harness, a fresh database for each test.
+//!
+//! `make test` starts a throw-away Postgres and runs these among all tests. Bodies are compared with `snapshots/`: look at
+//! a difference, and when it is meant, run with `INSTA_UPDATE=always`, read what changed, and commit it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod chunks;
+mod cleanup;
+mod cli;
+mod degraded;
+mod embedded;
+mod files;
+mod harness;
+mod import;
+mod interrupted;
+mod layering;
+mod migrations;
+mod model;
+mod observability;
+mod openapi;
+mod outage;
+mod page;
+mod pages;
+mod paging;
+mod search;
+mod sources;

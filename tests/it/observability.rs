@@ -1,0 +1,178 @@
+//! Metrics, request ids, timings and probes: what operators and tools read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use insta::{assert_json_snapshot, assert_snapshot};
+
+use crate::harness::{Reply, TestApp, fixtures::GUIDE};
+
+/// A server that has done a bit of everything.
+async fn busy() -> TestApp {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    for path in ["/api/search?query=pool", "/api/sources", "/api/sources/guide", "/api/health", "/no/such/path"] {
+        app.get(path).await;
+    }
+    app.index.pools().observe();
+    app
+}
+
+/// Each metric's type and label names.
+fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut families: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = family.split_once(' ').unwrap();
+            kind.clone_into(&mut families.entry(name.to_owned()).or_default().0);
+        } else if let Some((series, labels)) = line.split_once('{').filter(|_| !line.starts_with('#')) {
+            let suffixes = ["_bucket", "_sum", "_count"];
+            let base = suffixes
+                .iter()
+                .find_map(|suffix| series.strip_suffix(suffix).filter(|base| families.contains_key(*base)));
+            let names = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
+            let family = families.entry(base.unwrap_or(series).to_owned()).or_default();
+            family.1.extend(names.filter(|name| name != "le"));
+        }
+    }
+    families
+}
+
+async fn metrics(app: &TestApp) -> String {
+    let reply = app.admin("/metrics").await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert_eq!(reply.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    reply.text()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_has_its_agreed_name_type_and_labels() {
+    let app = busy().await;
+    let text = metrics(&app).await;
+    let shown: Vec<String> = families(&text)
+        .into_iter()
+        .map(|(name, (kind, labels))| {
+            let labels = labels.into_iter().collect::<Vec<_>>().join(",");
+            format!("{name}{{{labels}}} {kind}")
+        })
+        .collect();
+    assert_snapshot!("metrics", shown.join("\n"));
+    for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+        let name = line.split(' ').nth(2).unwrap();
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_and_methods_in_metrics_are_closed_sets() {
+    let app = busy().await;
+    app.get("/api/pages/123456?offset=7").await;
+    let brewed = Request::builder().method(Method::from_bytes(b"BREW").unwrap()).uri("/api/search");
+    app.send(brewed.body(Body::empty()).unwrap()).await;
+    let text = metrics(&app).await;
+    let requests: Vec<&str> = text.lines().filter(|line| line.starts_with("doc_server_http_requests_total{")).collect();
+    for label in ["route=\"/api/sources/{source_id}\"", "route=\"/api/pages/{page_id}\"", "route=\"unmatched\""] {
+        assert!(requests.iter().any(|line| line.contains(label)), "{label} in {requests:?}");
+    }
+    for raw in ["123456", "no/such", "sources/guide\"", "BREW"] {
+        assert!(!requests.iter().any(|line| line.contains(raw)), "{raw} in {requests:?}");
+    }
+    assert!(requests.iter().any(|line| line.contains("method=\"other\"")), "{requests:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promtool_finds_nothing_to_criticise() {
+    let Ok(mut promtool) =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    else {
+        eprintln!("skipped: promtool is not installed");
+        return;
+    };
+    let app = busy().await;
+    // The names of the process figures are Prometheus' own.
+    promtool.stdin.take().unwrap().write_all(metrics(&app).await.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn with_request_id(app: &TestApp, id: &[u8]) -> Reply {
+    app.send(Request::get("/api/sources").header("x-request-id", id).body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_request_id_is_echoed_and_any_other_replaced() {
+    let app = TestApp::start().await;
+    for id in ["a", "0af7651916cd43dd8448eb211c80319c", "trace:1/2_3-4.5", &"x".repeat(128)] {
+        assert_eq!(with_request_id(&app, id.as_bytes()).await.header("x-request-id"), id);
+    }
+    let mut made = BTreeSet::new();
+    for id in [&b""[..], b"with space", b"quote\"", b"<script>", b"caf\xc3\xa9", b"\xff\xfe", &[b'x'; 129]] {
+        let reply = with_request_id(&app, id).await;
+        let own = reply.header("x-request-id").to_owned();
+        assert!(own.len() == 32 && own.bytes().all(|byte| byte.is_ascii_hexdigit()), "{own}");
+        made.insert(own);
+    }
+    assert_eq!(made.len(), 7, "each request has its own");
+    let problem = app.get("/api/search").await;
+    assert_eq!(problem.json()["request_id"], problem.header("x-request-id"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_timing_tells_each_stage_in_milliseconds() {
+    let app = busy().await;
+    let timing = app.get("/api/search?query=pool").await.header("server-timing").to_owned();
+    let stages: BTreeMap<&str, f64> = timing
+        .split(", ")
+        .map(|stage| {
+            let (name, duration) = stage.split_once(";dur=").unwrap();
+            (name, duration.parse().unwrap())
+        })
+        .collect();
+    let names: Vec<_> = stages.keys().copied().collect();
+    assert_eq!(names, ["embed", "fetch", "keyword", "rank", "total", "vector"]);
+    assert!(stages.values().all(|stage| (0.0..=stages["total"]).contains(stage)), "{timing}");
+    let words = app.get("/api/search?query=pool&mode=keyword").await;
+    assert!(!words.header("server-timing").contains("embed"), "{}", words.header("server-timing"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_tell_life_and_readiness_and_leaving() {
+    let app = TestApp::start().await;
+    let told = async || {
+        let (live, ready) = (app.admin("/livez").await, app.admin("/readyz").await);
+        (live.status.as_u16(), live.text(), ready.status.as_u16(), ready.text())
+    };
+    assert_eq!(told().await, (200, "alive\n".to_owned(), 200, "ready\n".to_owned()));
+    app.lifecycle.stop();
+    assert_eq!(told().await, (200, "alive\n".to_owned(), 503, "stopping\n".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_private_door_serves_nothing_public_and_the_public_one_nothing_private() {
+    let app = TestApp::start().await;
+    for path in ["/metrics", "/livez", "/readyz", "/debug/pprof/"] {
+        assert_eq!(app.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    for path in ["/api/search?query=x", "/api/sources", "/docs/"] {
+        assert_eq!(app.admin(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_tells_each_part() {
+    let app = TestApp::start().await;
+    let reply = app.get("/api/health").await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let report = reply.json();
+    assert_eq!((&report["status"], &report["version"]), (&"healthy".into(), &env!("CARGO_PKG_VERSION").into()));
+    let parts: Vec<&String> = report["checks"].as_object().unwrap().keys().collect();
+    assert_eq!(parts, ["embedder", "postgres", "queue", "redis"]);
+    assert_json_snapshot!("health", crate::harness::redact(&report));
+}

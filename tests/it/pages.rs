@@ -1,0 +1,73 @@
+//! `/api/pages`: a page by its address or id, whole or in parts.
+
+use axum::http::StatusCode;
+use insta::assert_json_snapshot;
+use serde_json::{Value, json};
+
+use crate::harness::{TestApp, client::Problems, fixtures::GUIDE, redact};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_is_read_by_its_address_and_by_its_id() {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    let by_url = app.get("/api/pages?url=pool.md").await;
+    assert_eq!(by_url.status, StatusCode::OK, "{}", by_url.text());
+    assert_json_snapshot!("page", redact(&by_url.json()));
+    let id = by_url.json()["page_id"].clone();
+    assert_eq!(app.get(&format!("/api/pages/{id}")).await.body, by_url.body);
+    for (url, content_type) in [("changes.html", "text/html"), ("notes.txt", "text/plain")] {
+        assert_eq!(app.get(&format!("/api/pages?url={url}")).await.json()["content_type"], content_type);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_is_read_in_parts_that_make_the_whole() {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    let whole = app.get("/api/pages?url=unicode.md").await.json();
+    let mut text = String::new();
+    let mut offset = json!(0);
+    while !offset.is_null() {
+        let part = app.get(&format!("/api/pages?url=unicode.md&max_tokens=3&offset={offset}")).await.json();
+        assert_eq!((&part["offset"], &part["total_characters"]), (&offset, &whole["total_characters"]));
+        text.push_str(part["content"].as_str().unwrap());
+        offset = part["next_offset"].clone();
+    }
+    assert_eq!(text, whole["content"].as_str().unwrap());
+    let beyond = app.get("/api/pages?url=unicode.md&offset=100000").await.json();
+    assert_eq!((&beyond["content"], &beyond["next_offset"]), (&json!(""), &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_in_several_versions_means_the_default_one_unless_named() {
+    let app = TestApp::start().await;
+    for version in ["2.0.0", "1.0.0"] {
+        app.ingest(&[("page.md", &format!("# Page\n\nOf {version}.\n"))], "guide", version).await;
+    }
+    for (parameters, version) in [("", "2.0.0"), ("&version=1.x", "1.0.0"), ("&version=1.0.0&source=guide", "1.0.0")] {
+        let page = app.get(&format!("/api/pages?url=page.md{parameters}")).await.json();
+        assert_eq!(page["version"], version, "{parameters}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_or_not_allowed_is_a_problem() {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    let mut problems = Problems::new();
+    for path in [
+        "/api/pages",
+        "/api/pages?url=",
+        "/api/pages?url=nothing.md",
+        "/api/pages?url=pool.md&source=nobody",
+        "/api/pages?url=pool.md&source=guide&source=other",
+        "/api/pages?url=pool.md&max_tokens=0",
+        "/api/pages?url=pool.md&offset=-1",
+        "/api/pages?url=pool.md&page=2",
+    ] {
+        let reply = app.get(path).await;
+        assert!(reply.status.is_client_error(), "{path}: {}", reply.text());
+        problems.insert(path.to_owned(), reply.problem());
+    }
+    assert_json_snapshot!("bad_pages", problems);
+}
