@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::{
     Executor, PgConnection, PgPool, Row,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions, Postgres},
+    postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::Error;
+use super::{
+    Error,
+    parked::{Parking, Reader},
+};
 use crate::runtime::metrics;
 
 /// A check on a healthy local or same-zone connection takes well under 1 ms; one that needs 300 is better replaced.
@@ -50,6 +52,7 @@ impl Default for Config {
 #[derive(Clone, Debug)]
 pub struct Pools {
     read: PgPool,
+    searches: Parking,
     write: PgPool,
     acquire_timeout: Duration,
 }
@@ -69,7 +72,8 @@ impl Pools {
         let write_settings = "set idle_in_transaction_session_timeout = '60s'; set jit = off;".to_owned();
         let read = open(options.clone(), config.read_connections, &config, read_settings);
         let write = open(options, config.write_connections, &config, write_settings);
-        let pools = Self { read, write, acquire_timeout: config.acquire_timeout };
+        let searches = Parking::new(read.clone(), config.read_connections, config.acquire_timeout);
+        let pools = Self { read, searches, write, acquire_timeout: config.acquire_timeout };
         let mut connection = pools.read.acquire().await.map_err(Error::connect)?;
         let version: i32 = sqlx::query("select current_setting('server_version_num')::int")
             .fetch_one(&mut *connection)
@@ -89,8 +93,14 @@ impl Pools {
     ///
     /// # Cancel safety
     /// Dropping the future gives its place in the queue up.
-    pub async fn read(&self) -> Result<PoolConnection<Postgres>, Error> {
-        self.acquire(&self.read).await
+    pub async fn read(&self) -> Result<Reader, Error> {
+        let started = Instant::now();
+        let connection = self.searches.acquire().await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => Error::Busy { waited: self.acquire_timeout },
+            other => Error::from(other),
+        });
+        metrics::record_pool_acquire("postgres", started.elapsed());
+        connection
     }
 
     /// The pool for imports and administration.
@@ -105,24 +115,16 @@ impl Pools {
             let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
             (idle, pool.size().saturating_sub(idle), pool.options().get_max_connections())
         };
-        let (read, write) = (count(&self.read), count(&self.write));
+        let (mut read, write) = (count(&self.read), count(&self.write));
+        let parked = u32::try_from(self.searches.parked()).unwrap_or(u32::MAX);
+        (read.0, read.1) = (read.0.saturating_add(parked), read.1.saturating_sub(parked));
         metrics::set_pool_connections("postgres", read.0 + write.0, read.1 + write.1, read.2 + write.2);
     }
 
     /// Closes every connection, waiting for those in use.
     pub async fn close(&self) {
-        self.read.close().await;
+        self.searches.close().await;
         self.write.close().await;
-    }
-
-    async fn acquire(&self, pool: &PgPool) -> Result<PoolConnection<Postgres>, Error> {
-        let started = Instant::now();
-        let connection = pool.acquire().await.map_err(|error| match error {
-            sqlx::Error::PoolTimedOut => Error::Busy { waited: self.acquire_timeout },
-            other => Error::from(other),
-        });
-        metrics::record_pool_acquire("postgres", started.elapsed());
-        connection
     }
 }
 

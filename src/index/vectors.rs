@@ -135,6 +135,7 @@ impl Index {
                 fetch(&mut connection, sql, resolved, vector, options.limit).await?
             }
         };
+        connection.done();
         // An iterative scan may return a later batch's nearer neighbour late.
         hits.sort_by(by_score);
         metrics::record_index_search("vector", started.elapsed());
@@ -155,6 +156,7 @@ impl Index {
         .bind(model.id)
         .fetch_all(&mut *connection)
         .await?;
+        connection.done();
         rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()
     }
 }
