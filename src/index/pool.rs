@@ -61,10 +61,13 @@ impl Pools {
     /// Opens both pools and one connection of each, so that a wrong address or password is known at once.
     pub(super) async fn connect(options: PgConnectOptions, config: Config) -> Result<Self, Error> {
         let options = options.application_name("doc-server");
+        // A search's statements have one good plan each, whatever their values. Left to itself Postgres finds the plan for
+        // given values a little cheaper and plans anew every time: 0.1 to 0.15 ms a statement.
         let read_settings = format!(
             "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; \
              set hnsw.ef_search = {}; set hnsw.iterative_scan = relaxed_order; \
-             set ivfflat.iterative_scan = relaxed_order; set jit = off;",
+             set ivfflat.iterative_scan = relaxed_order; set jit = off; \
+             set plan_cache_mode = force_generic_plan;",
             config.statement_timeout.as_millis(),
             config.ef_search
         );
