@@ -125,7 +125,7 @@ impl App {
     /// # Errors
     /// Says what is missing and what to do.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
-        Self::open_database(settings, None).await
+        Box::pin(Self::open_database(settings, None)).await
     }
 
     /// As [`App::open`], on a database beside the configured one: its name has this suffix, and it is made when missing.
@@ -133,7 +133,7 @@ impl App {
     /// # Errors
     /// As [`App::open`]; also when the database may not be made.
     pub async fn open_beside(settings: &Settings, suffix: &str) -> Result<Self, Error> {
-        Self::open_database(settings, Some(suffix)).await
+        Box::pin(Self::open_database(settings, Some(suffix))).await
     }
 
     async fn open_database(settings: &Settings, suffix: Option<&str>) -> Result<Self, Error> {

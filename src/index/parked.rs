@@ -65,7 +65,8 @@ impl Parking {
         let place = place.await.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         let parked = match self.take() {
             Some(parked) => parked,
-            None => Parked { connection: self.pool.acquire().await?, since: Instant::now() },
+            // Rare, and connecting has a large state, which every search would carry.
+            None => Parked { connection: Box::pin(self.pool.acquire()).await?, since: Instant::now() },
         };
         Ok(Reader { parked: Some(parked), parking: self.clone(), _place: place })
     }
@@ -95,10 +96,10 @@ impl Parking {
     }
 
     fn park(&self, connection: Parked) {
-        if connection.since.elapsed() < RETURN_AFTER {
-            if let Some(all) = self.parked.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-                all.push(connection);
-            }
+        if connection.since.elapsed() < RETURN_AFTER
+            && let Some(all) = self.parked.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
+            all.push(connection);
         }
     }
 }
