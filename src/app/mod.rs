@@ -175,10 +175,10 @@ impl App {
         let mut signals =
             Signals::listen().map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
         let done = tokio::select! {
-            done = async {
+            done = Box::pin(async {
                 self.index.migrate().await?;
                 work(&self).await
-            } => done,
+            }) => done,
             () = signals.next() => Err(Error::Interrupted),
         };
         self.close().await;
