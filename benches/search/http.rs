@@ -1,6 +1,7 @@
 //! Keep-alive HTTP clients as thin as can be, so that what is measured is the server; and the server in this process.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
@@ -117,7 +118,9 @@ pub fn search_path(query: &str, more: &str) -> String {
     for byte in query.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path.push(char::from(byte)),
-            _ => path.push_str(&format!("%{byte:02X}")),
+            _ => {
+                let _ = write!(path, "%{byte:02X}");
+            }
         }
     }
     path + more

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Raised when parsing or chunking changes what a page becomes, so that unchanged files are imported anew.
-const PIPELINE: &str = "1";
+const PIPELINE: &str = "2";
 
 /// Pages in work at once: enough that the model never waits for the database or the parser.
 const PAGES_IN_WORK: usize = 6;
