@@ -14,7 +14,7 @@ pub enum Error {
         message: String,
     },
     /// The vector leg is all that was asked for, and the text could not be embedded.
-    #[error("the query cannot be embedded: {0}")]
+    #[error(transparent)]
     Embed(embed::Error),
     /// The query was not embedded in time.
     #[error("the query was not embedded in time")]

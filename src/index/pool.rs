@@ -173,8 +173,9 @@ impl Pools {
     }
 }
 
-/// A database whose connections are all in use lets go of one more often than this, or is as good as away.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// A database whose connections are all in use lets go of one more often than this, or is as good as away. Half a second, a
+/// probe's pause and its wait are below the two seconds in which readiness turns.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 /// `nulls not distinct` and SQL-standard function bodies came with 15.
 const OLDEST_SERVER: i32 = 150_000;

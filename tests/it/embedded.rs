@@ -80,6 +80,17 @@ impl Home {
         serde_json::from_str(&body).unwrap()
     }
 
+    /// The embedded database asks for a password, so it shows what a wrong one looks like.
+    fn expect_wrong_password_told(&self) {
+        let socket = self.folder.path().canonicalize().unwrap().join("cluster/socket");
+        let host = socket.to_str().unwrap().replace('/', "%2F");
+        let url = format!("postgres://doc_server:wrong@{host}:5432/doc_server");
+        let ended = run(self.command(&["migrate"]).env("DOC_SERVER_DATABASE_URL", url));
+        assert_eq!(ended.code, Some(1));
+        let said = "check the user and password in database_url";
+        assert!(ended.stderr.contains(said) && !ended.stderr.contains("wrong@"), "{}", ended.stderr);
+    }
+
     fn pid_file(&self) -> PathBuf {
         self.folder.path().join("cluster/data/postmaster.pid")
     }
@@ -124,6 +135,7 @@ fn serves_from_its_own_database_through_kills_and_stops_in_order() {
     }
     assert!(home.run(&["search", "exponential backoff"]).stdout.contains("retry.md"), "attached to the running one");
     home.run(&["healthcheck"]);
+    home.expect_wrong_password_told();
 
     server.signal("KILL");
     assert_eq!(server.wait(START), None, "ended by a signal");

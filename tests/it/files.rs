@@ -73,6 +73,21 @@ async fn a_file_that_becomes_unusable_keeps_what_is_published_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_becomes_unreadable_keeps_what_is_published_of_it() {
+    let app = TestApp::start().await;
+    let folder = folder_of(&[("a/deep/page.md", "# Deep\n\ndeepword\n"), ("ab.md", "# Beside\n\nbesideword\n")]);
+    app.try_ingest(folder.path(), "guide", "1.0.0").await.unwrap();
+    fs::set_permissions(folder.path().join("a"), fs::Permissions::from_mode(0o000)).unwrap();
+    let readable = fs::read_dir(folder.path().join("a")).is_ok();
+    fs::remove_file(folder.path().join("ab.md")).unwrap();
+    write(folder.path(), "new.md", "# New\n");
+    let report = app.try_ingest(folder.path(), "guide", "1.0.0").await.unwrap();
+    fs::set_permissions(folder.path().join("a"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!((report.removed, report.skipped.len()), (1, usize::from(!readable)));
+    assert_eq!(app.search("query=deepword&mode=keyword").await["count"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unusual_texts_are_pages_all_the_same() {
     let app = TestApp::start().await;
     let folder = folder_of(&[

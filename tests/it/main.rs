@@ -25,3 +25,5 @@ mod pages;
 mod paging;
 mod search;
 mod sources;
+mod vector_index;
+mod wire;

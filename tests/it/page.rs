@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::harness::TestApp;
+use doc_server::work::import;
+
+use crate::harness::{TestApp, import_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_search_page_works_in_a_browser() {
@@ -15,7 +17,9 @@ async fn the_search_page_works_in_a_browser() {
         }
     }
     let app = TestApp::builder().with_real_model().with_background_tasks().start().await;
-    app.try_ingest(&root.join("tests/page/corpus"), "guide", "1.0").await.unwrap();
+    let mut import = import_of(&root.join("tests/page/corpus"), "guide", "1.0");
+    import.base_url = "https://docs.example.org".to_owned();
+    import::run(&app.index, &app.embedder, &import, &import::Progress::default()).await.unwrap();
     let address = app.listen().await;
     let output = tokio::process::Command::new("python3")
         .arg(&script)

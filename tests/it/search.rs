@@ -23,7 +23,8 @@ async fn with_guide() -> TestApp {
 async fn finds_the_best_passage_in_every_mode() {
     let app = with_guide().await;
     for mode in ["hybrid", "vector", "keyword"] {
-        let answer = app.search(&format!("query=connection+pool+timeout&mode={mode}&match_count=2&explain=true")).await;
+        let answer =
+            app.search(&format!("query=connection+pool+compiler&mode={mode}&match_count=2&explain=true")).await;
         assert_json_snapshot!(format!("answer_{mode}"), redact(&answer));
     }
 }
