@@ -1,6 +1,7 @@
 //! Keep-alive HTTP clients as thin as can be, so that what is measured is the server; and the server in this process.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
@@ -99,7 +100,13 @@ pub async fn serve(app: &App, search: Search, lifecycle: &Lifecycle) -> Result<S
     let listener = listen::bind("bind", "127.0.0.1:0".parse()?).await?;
     let address = listener.local_addr()?;
     let health = Arc::new(Health::new(app.embedder.clone()));
-    let state = api::State { search, index: app.index.clone(), health, max_body_bytes: 1 << 20 };
+    let state = api::State {
+        search,
+        index: app.index.clone(),
+        health,
+        max_body_bytes: 1 << 20,
+        deadline: Duration::from_secs(30),
+    };
     let serving = listen::serve_task(listener, api::router(state), listen::Config::default(), lifecycle.clone());
     lifecycle.spawn("bench", serving);
     Ok(address)
@@ -111,7 +118,9 @@ pub fn search_path(query: &str, more: &str) -> String {
     for byte in query.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path.push(char::from(byte)),
-            _ => path.push_str(&format!("%{byte:02X}")),
+            _ => {
+                let _ = write!(path, "%{byte:02X}");
+            }
         }
     }
     path + more

@@ -108,7 +108,7 @@ impl Place {
         }
         database::beside(&settings.database_url.parse()?, suffix).await?;
         let (address, options) = settings.database_url.split_once('?').unwrap_or((&settings.database_url, ""));
-        settings.database_url = format!("{address}{suffix}?{options}").trim_end_matches('?').to_owned();
+        format!("{address}{suffix}?{options}").trim_end_matches('?').clone_into(&mut settings.database_url);
         Ok(Self { settings, cluster })
     }
 }

@@ -45,8 +45,10 @@ impl Pgbench {
             std::fs::write(folder.path().join(format!("{nth}.sql")), format!("{search};\n{read};\n"))?;
         }
         let programs = settings.postgres_dir.clone().unwrap_or_else(|| settings.data_dir.join("runtime/postgres"));
-        let session =
-            format!("-c hnsw.ef_search={} -c hnsw.iterative_scan=relaxed_order -c jit=off", settings.ef_search);
+        let session = format!(
+            "-c hnsw.ef_search={} -c hnsw.iterative_scan=relaxed_order -c jit=off -c plan_cache_mode=force_generic_plan",
+            settings.ef_search
+        );
         Ok(Self { folder, program: programs.join("bin/pgbench"), url: settings.database_url.clone(), session })
     }
 

@@ -6,7 +6,11 @@ use doc_server::{
     app::App,
     config::Settings,
     embed::{Backend, Config, Embedder, FakeConfig, Vector},
-    index::{Selection, generations::ModelIdentity, vectors::Options},
+    index::{
+        Selection,
+        generations::ModelIdentity,
+        vectors::{Options, Scan},
+    },
     runtime::lifecycle::Lifecycle,
     search::Search,
 };
@@ -64,11 +68,19 @@ async fn statements(app: &App, queries: &[String], known: &HashMap<String, Vecto
     let identity = app.embedder.identity().await?;
     let model = app.index.find_model(&ModelIdentity::from(&*identity)).await?.ok_or("no vectors of this model")?;
     let resolved = app.index.catalog().await?.resolve(&Selection::default())?;
-    let mut searches = Vec::new();
+    let (mut searches, mut found) = (Vec::new(), 0);
     for query in queries {
-        let hits =
-            app.index.nearest(&resolved, model, &known[query], Options { limit: 5, ..Options::default() }).await?;
-        searches.push((known[query].to_vec(), hits.iter().map(|hit| hit.chunk_id).collect()));
+        let nearest = async |scan| {
+            let options = Options { limit: 100, scan, ef_search: None };
+            let hits = app.index.nearest(&resolved, model, &known[query], options).await?;
+            Ok::<Vec<i64>, Failure>(hits.iter().take(10).map(|hit| hit.chunk_id).collect())
+        };
+        let (exact, approximate) = (nearest(Scan::Exact).await?, nearest(Scan::Index).await?);
+        found += exact.iter().filter(|id| approximate.contains(id)).count();
+        searches.push((known[query].to_vec(), approximate[..5.min(approximate.len())].to_vec()));
     }
+    #[expect(clippy::cast_precision_loss, reason = "a thousand")]
+    let recall = found as f64 / (queries.len() * 10) as f64;
+    println!("recall@10 of the index against exact search: {recall:.4} (must 0.97)");
     Ok(Statements { model, versions: resolved.version_ids(), generations: resolved.ids(), searches })
 }

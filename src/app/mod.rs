@@ -125,7 +125,7 @@ impl App {
     /// # Errors
     /// Says what is missing and what to do.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
-        Self::open_database(settings, None).await
+        Box::pin(Self::open_database(settings, None)).await
     }
 
     /// As [`App::open`], on a database beside the configured one: its name has this suffix, and it is made when missing.
@@ -133,7 +133,7 @@ impl App {
     /// # Errors
     /// As [`App::open`]; also when the database may not be made.
     pub async fn open_beside(settings: &Settings, suffix: &str) -> Result<Self, Error> {
-        Self::open_database(settings, Some(suffix)).await
+        Box::pin(Self::open_database(settings, Some(suffix))).await
     }
 
     async fn open_database(settings: &Settings, suffix: Option<&str>) -> Result<Self, Error> {
@@ -175,10 +175,10 @@ impl App {
         let mut signals =
             Signals::listen().map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
         let done = tokio::select! {
-            done = async {
+            done = Box::pin(async {
                 self.index.migrate().await?;
                 work(&self).await
-            } => done,
+            }) => done,
             () = signals.next() => Err(Error::Interrupted),
         };
         self.leave(&mut signals).await;

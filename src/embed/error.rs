@@ -59,6 +59,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the text is at fault, so that others can be embedded, rather than the model or the way to it.
+    pub fn is_of_the_text(&self) -> bool {
+        matches!(self, Self::Empty | Self::TooLong { .. } | Self::TooLarge { .. } | Self::Model(_))
+    }
+
     /// A setting that cannot work.
     pub(super) fn setting(setting: &'static str, reason: impl Into<String>) -> Self {
         Self::Setting { setting, reason: reason.into() }

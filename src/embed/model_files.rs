@@ -154,7 +154,7 @@ mod tests {
     fn a_model_that_reads_less_than_asked_is_refused() {
         let (_parent, files) = folder();
         let told = files.identity(1024).unwrap_err().to_string();
-        assert_eq!(told, "embed.max_tokens: 1024, but the model reads at most 512");
+        assert_eq!(told, "embed_max_tokens: 1024, but the model reads at most 512");
     }
 
     #[test]

@@ -204,7 +204,7 @@ async fn settings_that_cannot_work_are_named() {
     for (config, told) in [
         (RemoteConfig::new("localhost:80", "m"), "embed_url: \"localhost:80\": must begin with http:// or https://"),
         (RemoteConfig::new("", "m"), "embed_url: \"\": relative URL without a base"),
-        (RemoteConfig { batch_size: 0, ..good.clone() }, "embed.batch_size: must be at least 1"),
+        (RemoteConfig { batch_size: 0, ..good.clone() }, "embed_batch_size: must be at least 1"),
         (key("a\nb"), "embed_api_key: is empty or has a character that no header may carry"),
         (key(""), "embed_api_key: is empty or has a character that no header may carry"),
     ] {

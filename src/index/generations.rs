@@ -202,6 +202,13 @@ impl Index {
         Ok(counts)
     }
 
+    /// Lets the version go for the next build. A dropped build does so too, but only once the server has noticed.
+    pub async fn release(&self, build: Build) {
+        if let Err(error) = build.lock.close().await {
+            tracing::debug!(%error, "the build's connection was gone already");
+        }
+    }
+
     /// Whether the build differs from what is published.
     ///
     /// # Errors
@@ -221,7 +228,7 @@ impl Index {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn discard(&self, mut build: Build) -> Result<(), Error> {
+    pub async fn discard(&self, build: &mut Build) -> Result<(), Error> {
         sqlx::query("delete from generations where id = $1 and status = 'building'")
             .bind(build.generation)
             .execute(&mut build.lock)

@@ -59,6 +59,7 @@ impl Index {
             Some(weighted) => score(&mut connection, resolved, weighted, limit).await?,
             None => Vec::new(),
         };
+        connection.done();
         hits.sort_by(by_score);
         metrics::record_index_search("keyword", started.elapsed());
         Ok((hits, weighted))
@@ -75,6 +76,7 @@ impl Index {
             .bind(chunk_ids)
             .fetch_all(&mut *connection)
             .await?;
+        connection.done();
         rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()
     }
 }

@@ -13,6 +13,7 @@ pub mod documents;
 pub mod generations;
 pub mod keywords;
 pub mod migrations;
+mod parked;
 pub mod passages;
 pub mod pool;
 pub mod sources;

@@ -77,7 +77,9 @@ impl Index {
     /// When the database does not answer in time.
     pub async fn passages(&self, chunk_ids: &[i64]) -> Result<Vec<Passage>, Error> {
         let mut connection = self.pools.read().await?;
-        Ok(sqlx::query_as(PASSAGES).bind(chunk_ids).fetch_all(&mut *connection).await?)
+        let passages = sqlx::query_as(PASSAGES).bind(chunk_ids).fetch_all(&mut *connection).await?;
+        connection.done();
+        Ok(passages)
     }
 
     /// A published chunk with up to `before` and `after` neighbours of its page, in page order.

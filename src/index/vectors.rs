@@ -81,19 +81,22 @@ pub fn approximate_sql(model: Model) -> String {
     )
 }
 
-/// Past the index: `+ 0` makes an order that no index has.
-fn exact_sql(model: Model) -> String {
+/// Past the index: `+ 0` makes an order that no index has. The versions are part of the text, because how many rows they have
+/// decides whether the table or its index by version is read.
+fn exact_sql(model: Model, resolved: &Resolved) -> String {
+    let versions: Vec<String> = resolved.version_ids().iter().map(ToString::to_string).collect();
     format!(
         "select chunk_id, (1 - (embedding::halfvec({d}) <=> $1))::real as score
          from chunk_vectors
          where model_id = {m}
-           and version_id = any($2)
+           and version_id in ({versions})
            and born <= ($3::bigint[])[array_position($2::bigint[], version_id)]
            and died > ($3::bigint[])[array_position($2::bigint[], version_id)]
          order by (embedding::halfvec({d}) <=> $1) + 0
          limit $4",
         d = model.dimensions,
-        m = model.id
+        m = model.id,
+        versions = versions.join(", ")
     )
 }
 
@@ -114,32 +117,32 @@ impl Index {
     ) -> Result<Vec<Hit>, Error> {
         let mut connection = self.pools.read().await?;
         let started = Instant::now();
-        let exact = match options.scan {
-            Scan::Cheaper => exact_is_cheaper(resolved),
-            Scan::Exact => true,
-            Scan::Index => false,
+        let scan = match options.scan {
+            Scan::Cheaper if exact_is_cheaper(resolved) => Scan::Exact,
+            Scan::Cheaper => Scan::Index,
+            chosen => chosen,
         };
+        let options = Options { scan, ..options };
         let mut hits = match options.ef_search {
-            Some(ef_search) if !exact => {
+            Some(ef_search) if scan == Scan::Index => {
                 let mut transaction = connection.begin().await?;
                 sqlx::query("select set_config('hnsw.ef_search', $1, true)")
                     .bind(ef_search.to_string())
                     .execute(&mut *transaction)
                     .await?;
-                let hits = fetch(&mut transaction, approximate_sql(model), resolved, vector, options.limit).await?;
+                let hits = fetch(&mut transaction, resolved, model, vector, options).await?;
                 transaction.commit().await?;
                 hits
             }
-            _ => {
-                let sql = if exact { exact_sql(model) } else { approximate_sql(model) };
-                fetch(&mut connection, sql, resolved, vector, options.limit).await?
-            }
+            _ => fetch(&mut connection, resolved, model, vector, options).await?,
         };
         // A scan gives up when the matches are far from the query; what is left of the set is then compared whole.
         let wanted = resolved.chunks().min(i64::from(options.limit));
-        if !exact && i64::try_from(hits.len()).is_ok_and(|found| found < wanted) {
-            hits = fetch(&mut connection, exact_sql(model), resolved, vector, options.limit).await?;
+        if options.scan != Scan::Exact && i64::try_from(hits.len()).is_ok_and(|found| found < wanted) {
+            let exact = Options { scan: Scan::Exact, ..options };
+            hits = fetch(&mut connection, resolved, model, vector, exact).await?;
         }
+        connection.done();
         // An iterative scan may return a later batch's nearer neighbour late.
         hits.sort_by(by_score);
         metrics::record_index_search("vector", started.elapsed());
@@ -160,6 +163,7 @@ impl Index {
         .bind(model.id)
         .fetch_all(&mut *connection)
         .await?;
+        connection.done();
         rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()
     }
 }
@@ -171,17 +175,21 @@ pub(super) fn by_score(a: &Hit, b: &Hit) -> std::cmp::Ordering {
 
 async fn fetch(
     connection: &mut PgConnection,
-    sql: String,
     resolved: &Resolved,
+    model: Model,
     vector: &[f32],
-    limit: u16,
+    options: Options,
 ) -> Result<Vec<Hit>, Error> {
+    let exact = options.scan == Scan::Exact;
+    let sql = if exact { exact_sql(model, resolved) } else { approximate_sql(model) };
     // Safe: the only parts put into the text are numbers of ours.
     let rows = sqlx::query(AssertSqlSafe(sql))
+        // Each set of versions has an exact statement of its own: none is worth keeping.
+        .persistent(!exact)
         .bind(HalfVector::from_f32_slice(vector))
         .bind(resolved.version_ids())
         .bind(resolved.ids())
-        .bind(i64::from(limit))
+        .bind(i64::from(options.limit))
         .fetch_all(connection)
         .await?;
     rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::{
     chunk::{self, Limits},
-    files::Skipped,
+    files::{Found, Skipped},
     material::{Document, Item, Material},
     parse::{self, Format},
 };
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Raised when parsing or chunking changes what a page becomes, so that unchanged files are imported anew.
-const PIPELINE: &str = "1";
+const PIPELINE: &str = "2";
 
 /// Pages in work at once: enough that the model never waits for the database or the parser.
 const PAGES_IN_WORK: usize = 6;
@@ -87,7 +87,6 @@ struct Context<'a> {
     embedder: &'a Embedder,
     tokens: Arc<TokenCounter>,
     import: &'a Import,
-    build: &'a Build,
     model: String,
     known: HashMap<String, Vec<KnownPage>>,
     progress: &'a Progress,
@@ -110,44 +109,54 @@ enum Outcome {
 /// Dropping the future is such a stop.
 pub async fn run(index: &Index, embedder: &Embedder, import: &Import, progress: &Progress) -> Result<Report, Error> {
     let found = import.material.files()?;
-    let items = import.material.items(&found);
-    progress.pages_total.store(items.len() as u64, Ordering::Relaxed);
     let identity = embedder.identity().await?;
     let model = index.register_model(&ModelIdentity::from(&*identity)).await?;
     let mut build = index.begin_build(&import.target, model).await?;
-    let context = Context {
-        index,
-        embedder,
-        tokens: embedder.tokens().await?,
-        import,
-        build: &build,
-        model: identity.to_string(),
-        known: index.known_pages(&build).await?,
-        progress,
+    let context = async {
+        Ok(Context {
+            index,
+            embedder,
+            tokens: embedder.tokens().await?,
+            import,
+            model: identity.to_string(),
+            known: index.known_pages(&build).await?,
+            progress,
+        })
     };
-    let mut report = context.import_all(&items, &found.skipped).await?;
-    report.resumed = build.resumed;
-    if report.written + report.unchanged == 0 && !report.skipped.is_empty() {
-        let (files, first) = (report.skipped.len(), &report.skipped[0]);
-        let message = format!("none of {files} files can be used; the first: {}: {}", first.name, first.reason);
-        index.discard(build).await?;
-        return Err(Error::Invalid { field: "path", message });
-    }
-    if !index.has_changes(&build).await? {
-        index.discard(build).await?;
-        return Ok(report);
-    }
-    report.published = Some(index.publish(&mut build).await?);
-    Ok(report)
+    let report = match context.await {
+        Ok(context) => context.fill_and_publish(&mut build, &found).await,
+        Err(error) => Err(error),
+    };
+    index.release(build).await;
+    report
 }
 
 impl Context<'_> {
+    async fn fill_and_publish(&self, build: &mut Build, found: &Found) -> Result<Report, Error> {
+        let items = self.import.material.items(found);
+        self.progress.pages_total.store(items.len() as u64, Ordering::Relaxed);
+        let mut report = self.import_all(build, &items, &found.skipped).await?;
+        report.resumed = build.resumed;
+        if report.written + report.unchanged == 0 && !report.skipped.is_empty() {
+            let (files, first) = (report.skipped.len(), &report.skipped[0]);
+            let message = format!("none of {files} files can be used; the first: {}: {}", first.name, first.reason);
+            self.index.discard(build).await?;
+            return Err(Error::Invalid { field: "path", message });
+        }
+        if self.index.has_changes(build).await? {
+            report.published = Some(self.index.publish(build).await?);
+        } else {
+            self.index.discard(build).await?;
+        }
+        Ok(report)
+    }
+
     /// `unusable` are files known to be left out.
-    async fn import_all(&self, items: &[Item<'_>], unusable: &[Skipped]) -> Result<Report, Error> {
+    async fn import_all(&self, build: &Build, items: &[Item<'_>], unusable: &[Skipped]) -> Result<Report, Error> {
         let mut report = Report { skipped: unusable.to_vec(), ..Report::default() };
         let mut outcomes = stream::iter(items)
             .map(|item| async move {
-                let outcome = self.import_item(*item).await;
+                let outcome = self.import_item(build, *item).await;
                 self.progress.pages_done.fetch_add(1, Ordering::Relaxed);
                 outcome
             })
@@ -164,11 +173,11 @@ impl Context<'_> {
             }
         }
         drop(outcomes);
-        report.removed = self.remove_missing(items, &report.skipped).await?;
+        report.removed = self.remove_missing(build, items, &report.skipped).await?;
         Ok(report)
     }
 
-    async fn import_item(&self, item: Item<'_>) -> Result<Outcome, Error> {
+    async fn import_item(&self, build: &Build, item: Item<'_>) -> Result<Outcome, Error> {
         let document = match item.read().await {
             Ok(document) => document,
             Err(skipped) => return Ok(Outcome::Skipped(skipped)),
@@ -176,12 +185,12 @@ impl Context<'_> {
         let url = address(&self.import.base_url, &document.path);
         let hash = self.content_hash(&document, &url);
         let known = self.known.get(item.name()).map_or(&[][..], Vec::as_slice);
-        if self.is_up_to_date(known, &hash).await? {
+        if self.is_up_to_date(build, known, &hash).await? {
             return Ok(Outcome::Unchanged);
         }
         let mut cut = self.cut(document, url, hash).await?;
-        let (embedded, without) = self.embed(&mut cut).await?;
-        self.index.write_page(self.build, &cut.page, known).await?;
+        let (embedded, without) = self.embed(build, &mut cut).await?;
+        self.index.write_page(build, &cut.page, known).await?;
         Ok(Outcome::Written { embedded, without })
     }
 
@@ -197,14 +206,14 @@ impl Context<'_> {
     }
 
     /// Whether the build already has the page in this form, with all its vectors; takes it back where an interrupted import had ended it.
-    async fn is_up_to_date(&self, known: &[KnownPage], hash: &[u8; 32]) -> Result<bool, Error> {
+    async fn is_up_to_date(&self, build: &Build, known: &[KnownPage], hash: &[u8; 32]) -> Result<bool, Error> {
         let Some(same) = known.iter().find(|page| page.complete && page.content_hash == hash) else { return Ok(false) };
         if same.ended {
-            self.index.keep_page(self.build, same).await?;
+            self.index.keep_page(build, same).await?;
         }
         let others: Vec<_> = known.iter().filter(|page| page.page_id != same.page_id && !page.ended).cloned().collect();
         if !others.is_empty() {
-            self.index.remove_pages(self.build, &others).await?;
+            self.index.remove_pages(build, &others).await?;
         }
         Ok(true)
     }
@@ -241,10 +250,10 @@ impl Context<'_> {
 
     /// Fills in the vectors: those an earlier import made, then the model's. Returns how many were embedded, and how many
     /// chunks are left without.
-    async fn embed(&self, cut: &mut Cut) -> Result<(u64, u64), Error> {
+    async fn embed(&self, build: &Build, cut: &mut Cut) -> Result<(u64, u64), Error> {
         let hashes: Vec<[u8; 32]> = cut.page.chunks.iter().map(|chunk| chunk.hash).collect();
         let known =
-            if self.known.is_empty() { HashMap::new() } else { self.index.known_vectors(self.build, &hashes).await? };
+            if self.known.is_empty() { HashMap::new() } else { self.index.known_vectors(build, &hashes).await? };
         let missing: Vec<usize> = (0..hashes.len()).filter(|&nth| !known.contains_key(&hashes[nth])).collect();
         let texts: Vec<String> = missing.iter().map(|&nth| std::mem::take(&mut cut.texts[nth])).collect();
         let vectors: Vec<Result<Vector, _>> = self.embedder.embed_passages(&texts).await?;
@@ -255,6 +264,7 @@ impl Context<'_> {
         for (nth, vector) in missing.iter().zip(vectors) {
             match vector {
                 Ok(vector) => cut.page.chunks[*nth].vector = Some(vector),
+                Err(error) if !error.is_of_the_text() => return Err(error.into()),
                 Err(error) => {
                     without += 1;
                     tracing::warn!(page = cut.page.path, chunk = nth, %error, "chunk stored without a vector");
@@ -266,7 +276,7 @@ impl Context<'_> {
     }
 
     /// Ends the pages of what is gone. Files that exist but cannot be read keep what is published of them.
-    async fn remove_missing(&self, items: &[Item<'_>], skipped: &[Skipped]) -> Result<u64, Error> {
+    async fn remove_missing(&self, build: &Build, items: &[Item<'_>], skipped: &[Skipped]) -> Result<u64, Error> {
         let present: HashSet<&str> =
             items.iter().map(|item| item.name()).chain(skipped.iter().map(|skipped| skipped.name.as_str())).collect();
         let missing: Vec<KnownPage> = self
@@ -275,7 +285,7 @@ impl Context<'_> {
             .filter(|(path, _)| !present.contains(path.as_str()) && !in_skipped_folder(path, skipped))
             .flat_map(|(_, pages)| pages.clone())
             .collect();
-        self.index.remove_pages(self.build, &missing).await?;
+        self.index.remove_pages(build, &missing).await?;
         Ok(missing.iter().filter(|page| !page.ended).count() as u64)
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, ops::Range};
 
-use super::{stop_words::is_stop_word, words::words};
+use super::{
+    stop_words::is_stop_word,
+    words::{words, words_like},
+};
 
 /// About three lines on a screen.
 const SNIPPET_CHARS: usize = 240;
@@ -37,7 +40,9 @@ impl Matcher {
     /// ellipsis where it was cut; and the matching words in it as start and end, counted in characters.
     #[must_use]
     pub fn snippet(&self, text: &str) -> (String, Vec<(usize, usize)>) {
-        let matches: Vec<Match> = words(text)
+        // A stem begins as its word does, so most words need not be stemmed.
+        let begins = |word: &str| self.stems.iter().any(|stem| stem.chars().next() == word.chars().next());
+        let matches: Vec<Match> = words_like(text, begins)
             .filter(|word| self.stems.contains(&word.stem))
             .map(|word| Match { stem: word.stem, place: word.place })
             .collect();

@@ -36,24 +36,30 @@ pub(super) struct Word {
 
 /// The words of `text` in order: the parts of each run, then the run as a whole when it has more than one.
 pub(super) fn words(text: &str) -> impl Iterator<Item = Word> + '_ {
-    let stemmer = Stemmer::create(Algorithm::English);
-    runs(text).flat_map(move |run| words_of_run(&stemmer, text, run))
+    words_like(text, |_| true)
 }
 
-fn words_of_run(stemmer: &Stemmer, text: &str, run: Range<usize>) -> Vec<Word> {
+/// Those of the words that are `wanted` by their lower case form, before the work of stemming is done.
+pub(super) fn words_like<'a>(text: &'a str, wanted: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = Word> + 'a {
+    let stemmer = Stemmer::create(Algorithm::English);
+    runs(text).flat_map(move |run| words_of_run(&stemmer, text, run, &wanted))
+}
+
+fn words_of_run(stemmer: &Stemmer, text: &str, run: Range<usize>, wanted: &impl Fn(&str) -> bool) -> Vec<Word> {
     let parts: Vec<Range<usize>> = segments(text, &run)
         .into_iter()
         .flat_map(|segment| pieces(text, segment))
         .filter(|part| part.len() <= MAX_WORD)
         .collect();
-    let word =
-        |lower: String, whole: bool, place: Range<usize>| Word { stem: stem(stemmer, &lower), lower, whole, place };
+    let word = |lower: String, whole: bool, place: Range<usize>| {
+        wanted(&lower).then(|| Word { stem: stem(stemmer, &lower), lower, whole, place })
+    };
     let mut words: Vec<Word> =
-        parts.iter().map(|part| word(text[part.clone()].to_lowercase(), false, part.clone())).collect();
+        parts.iter().filter_map(|part| word(text[part.clone()].to_lowercase(), false, part.clone())).collect();
     if parts.len() > 1 && !text[run.clone()].chars().any(is_ideograph) {
         let whole = whole_of(text, &parts);
         if whole.len() <= MAX_WORD {
-            words.push(word(whole.to_lowercase(), true, run));
+            words.extend(word(whole.to_lowercase(), true, run));
         }
     }
     words

@@ -19,6 +19,9 @@ pub enum Boundary {
     BlankLine,
     Line,
     Sentence,
+    /// After `.`, `!` or `?` and white space, whatever follows: a point before a small letter looks like an abbreviation's,
+    /// but in a text without capitals every sentence ends so.
+    Stop,
     Word,
     /// After a mark in a word: `path/to/file`, `f(a,b)`.
     Mark,
@@ -26,7 +29,8 @@ pub enum Boundary {
 }
 
 /// Prose is cut between sentences (a line break ends one), else between words.
-pub const PROSE: &[Boundary] = &[Boundary::Sentence, Boundary::Word, Boundary::Mark, Boundary::Character];
+pub const PROSE: &[Boundary] =
+    &[Boundary::Sentence, Boundary::Stop, Boundary::Word, Boundary::Mark, Boundary::Character];
 /// Code is cut at blank lines, else between lines, else between words.
 pub const CODE: &[Boundary] =
     &[Boundary::BlankLine, Boundary::Line, Boundary::Word, Boundary::Mark, Boundary::Character];
@@ -82,6 +86,9 @@ fn cut(text: &str, boundary: Boundary) -> Vec<&str> {
         }),
         Boundary::Line => text.split_inclusive('\n').collect(),
         Boundary::Sentence => text.split_sentence_bounds().collect(),
+        Boundary::Stop => groups(text.split_inclusive([' ', '\n', '\t']), text, |group, word| {
+            word.trim().is_empty() || !text[..group.end].trim_end().ends_with(['.', '!', '?'])
+        }),
         Boundary::Word => {
             groups(text.split_inclusive([' ', '\n', '\t']), text, |group, word| group.len() + word.len() <= RUN)
         }
