@@ -119,6 +119,8 @@ impl Health {
             Ok(Err(IndexError::Busy { .. })) => Check::new(Status::Degraded, "all database connections are in use"),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the database does not answer");
+                // One by one they would each cost a search after the database is back.
+                index.drop_idle();
                 Check::new(Status::Unhealthy, "the database cannot be reached")
             }
             Err(_) => {

@@ -85,6 +85,23 @@ async fn a_database_that_resets_connections_is_told_and_recovered_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_search_pays_for_connections_that_died_in_an_outage() {
+    let app = start().await;
+    // As many connections as the pool has, all idle when the outage begins.
+    join_all((0..40).map(|_| app.get(SEARCH))).await;
+    app.network().break_networking().await;
+    expect_told(&app).await;
+    app.network().restore().await;
+    within(WELL_WITHIN, "ready, without any search", async || app.admin("/readyz").await.status == StatusCode::OK)
+        .await;
+    for nth in 0..20 {
+        let reply = app.get(SEARCH).await;
+        assert_eq!((nth, reply.status), (nth, StatusCode::OK), "{}", reply.text());
+        assert_eq!(reply.json()["degraded"], false, "{nth}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_refuses_connections_is_told_and_recovered_from() {
     let app = start().await;
     app.network().set(Fault::Refuse).await;
