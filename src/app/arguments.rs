@@ -28,8 +28,13 @@ pub struct SettingFlags {
     /// Folder of the embedded database, the model and the libraries
     #[arg(long, global = true, value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// Postgres to use instead of the embedded one: <postgres://user:password@host/database>
-    #[arg(long, global = true, value_name = "URL", hide_env_values = true)]
+    /// Postgres to use instead of the embedded one
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        help = "Postgres to use instead of the embedded one: postgres://user:password@host/database"
+    )]
     pub database_url: Option<String>,
     /// error, warn, info, debug, trace, or target=level pairs
     #[arg(long, global = true, value_name = "FILTER")]
@@ -90,8 +95,13 @@ pub struct IngestFlags {
     /// Version of the documents, such as 1.52.0
     #[arg(long, value_name = "VERSION", default_value = "unversioned", value_parser = version)]
     pub version: String,
-    /// Address that the paths below the folder are put after, such as <https://docs.example.org>
-    #[arg(long, value_name = "URL", default_value = "")]
+    /// Address that the paths below the folder are put after
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "",
+        help = "Address that the paths below the folder are put after, such as https://docs.example.org"
+    )]
     pub url: String,
     /// Name for people; the source's id when absent
     #[arg(long, value_name = "TITLE")]
@@ -153,7 +163,7 @@ pub struct IndexFlags {
     /// HNSW: candidates while building
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(4..=1000))]
     pub ef_construction: u16,
-    /// `IVFFlat`: lists; rows / 1000 when absent
+    /// IVFFlat: lists; rows / 1000 when absent
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=32768))]
     pub lists: Option<u32>,
 }
