@@ -51,7 +51,8 @@ impl Default for Config {
             write_connections: 6,
             acquire_timeout: Duration::from_millis(300),
             statement_timeout: Duration::from_secs(10),
-            ef_search: 100,
+            // Finds 0.978 of the true ten nearest among 50,000 noisy vectors, 100 finds 0.967: docs/performance.
+            ef_search: 160,
             ivfflat_probes: 16,
         }
     }
