@@ -42,7 +42,8 @@ def wanted():
     for package in (packages[dependency["pkg"]] for dependency in node["deps"]):
         path = readme(package)
         if path:
-            yield path, package["name"], package["version"], package["repository"] or ""
+            # A name of their own: documents that people import as `tokio` must not stand behind its README.
+            yield path, f"crate-{package['name']}", package["version"], package["repository"] or ""
 
 
 def present(base):

@@ -164,7 +164,11 @@ impl Fields {
     /// 400 for a name that was never asked for, else 422 with every field that is wrong.
     pub fn finish(self) -> Result<(), Problem> {
         if let Some(name) = self.values.keys().next() {
-            let detail = format!("{name:?} is not a parameter here; allowed are {}", self.known.join(", "));
+            let allowed = match self.known.as_slice() {
+                [] => "none is".to_owned(),
+                known => format!("allowed are {}", known.join(", ")),
+            };
+            let detail = format!("{name:?} is not a parameter here; {allowed}");
             let errors = self
                 .values
                 .keys()
@@ -223,6 +227,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
         let malformed = |_| Problem::new(StatusCode::BAD_REQUEST, "malformed_path", detail);
         Path::<String>::from_request_parts(parts, state).await.map(|Path(segment)| Self(segment)).map_err(malformed)
     }
+}
+
+/// Refuses every parameter, on routes that take none: a misspelt or misplaced one must not be taken for obeyed.
+///
+/// # Errors
+/// 400 that names it.
+pub fn refuse_parameters(query: Option<&str>) -> Result<(), Problem> {
+    Fields::from_query(query)?.finish()
 }
 
 fn is_name(text: &str, max_length: usize) -> bool {

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     State,
-    extract::Fields,
+    extract::{Fields, refuse_parameters},
     respond::{self, Problem},
 };
 use crate::{
@@ -115,6 +115,7 @@ pub async fn search_documents(
     )
 )]
 pub async fn search_documents_post(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
+    refuse_parameters(request.uri().query())?;
     answer(&state, Fields::from_body(request, state.max_body_bytes).await?).await
 }
 

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     State,
-    extract::{Fields, Segment},
+    extract::{Fields, Segment, refuse_parameters},
     respond::{self, Problem},
 };
 use crate::index::{
@@ -186,11 +186,17 @@ pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuer
     get, path = "/api/sources/{source_id}", tag = "sources", params(("source_id" = String, Path)),
     responses(
         (status = 200, description = "The source", body = SourceBody),
+        (status = 400, description = "An unknown parameter", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such source", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn get_source(Shared(state): Shared<State>, Segment(source_id): Segment) -> Result<Response<Body>, Problem> {
+pub async fn get_source(
+    Shared(state): Shared<State>,
+    Segment(source_id): Segment,
+    RawQuery(query): RawQuery,
+) -> Result<Response<Body>, Problem> {
+    refuse_parameters(query.as_deref())?;
     let catalog = state.search.catalog().await?;
     let source = find(&catalog, &source_id)?;
     respond::json(&SourceBody::from(source))
@@ -230,6 +236,7 @@ pub async fn change_source(
     Segment(source_id): Segment,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
+    refuse_parameters(request.uri().query())?;
     let mut fields = Fields::from_body(request, state.max_body_bytes).await?;
     let change = SourceChange {
         title: fields.text("title", 0..=200),
@@ -256,11 +263,17 @@ pub async fn change_source(
     delete, path = "/api/sources/{source_id}", tag = "sources", params(("source_id" = String, Path)),
     responses(
         (status = 204, description = "Deleted"),
+        (status = 400, description = "An unknown parameter", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such source", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn delete_source(Shared(state): Shared<State>, Segment(source_id): Segment) -> Result<StatusCode, Problem> {
+pub async fn delete_source(
+    Shared(state): Shared<State>,
+    Segment(source_id): Segment,
+    RawQuery(query): RawQuery,
+) -> Result<StatusCode, Problem> {
+    refuse_parameters(query.as_deref())?;
     if state.index.delete_source(&source_id).await? {
         return Ok(StatusCode::NO_CONTENT);
     }

@@ -99,10 +99,10 @@ pub struct IngestFlags {
     #[arg(
         long,
         value_name = "URL",
-        default_value = "",
-        help = "Address that the paths below the folder are put after, such as https://docs.example.org"
+        help = "Address that the paths below the folder are put after, such as https://docs.example.org; \
+                absent, the one of the import before"
     )]
-    pub url: String,
+    pub url: Option<String>,
     /// Name for people; the source's id when absent
     #[arg(long, value_name = "TITLE")]
     pub title: Option<String>,

@@ -8,7 +8,7 @@ use std::{
 use super::{App, Error, arguments::IngestFlags, terminal::Meter};
 use crate::{
     config::Settings,
-    index::generations::Target,
+    index::{generations::Target, sources::default_version},
     work::{
         import::{self, Import, Progress, Report},
         material::Material,
@@ -33,13 +33,34 @@ pub async fn run(settings: Settings, flags: &IngestFlags) -> Result<(), Error> {
             source_id: flags.source.clone(),
             version: flags.version.clone(),
             title: flags.title.clone().unwrap_or_else(|| flags.source.clone()),
-            url: flags.url.clone(),
+            url: flags.url.clone().unwrap_or_default(),
         },
-        base_url: flags.url.clone(),
+        base_url: String::new(),
     };
     let app = App::open(&settings).await?;
-    let report = app.run(async |app| Ok(import_with_progress(app, &work).await?)).await?;
+    let (report, default) = app
+        .run(async |app| {
+            let stored = async || -> Result<_, Error> {
+                let catalog = app.index.catalog().await?;
+                Ok(catalog.source(&flags.source).map(|source| source.url.clone()).unwrap_or_default())
+            };
+            let base_url = match &flags.url {
+                Some(url) => url.clone(),
+                None => stored().await?,
+            };
+            let report = import_with_progress(app, &Import { base_url, ..work.clone() }).await?;
+            let catalog = app.index.refresh_catalog().await?;
+            let default = catalog.source(&flags.source).and_then(default_version);
+            Ok((report, default))
+        })
+        .await?;
     print_report(&report, flags, started.elapsed());
+    if let Some(default) = default.filter(|default| **default != *flags.version) {
+        println!(
+            "a search that names no version reads {} {default}, the highest release or what PATCH /api/sources/{} set as default_version",
+            flags.source, flags.source
+        );
+    }
     Ok(())
 }
 

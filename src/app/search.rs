@@ -1,6 +1,6 @@
 //! `doc-server search`: results for a person on a terminal, or the API's JSON.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use super::{App, Error, arguments::SearchFlags};
 use crate::{answer::Answer, config::Settings, index::Selection, query::Query, rank};
@@ -23,13 +23,22 @@ pub async fn run(settings: Settings, flags: &SearchFlags) -> Result<(), Error> {
     check(&query)?;
     let app = App::open(&settings).await?;
     let answer = app.run(async |app| Ok(app.search.answer(&query).await?.0)).await?;
-    if flags.json {
-        let text = serde_json::to_string_pretty(&answer).map_err(|error| Error::Failed(error.to_string()))?;
-        println!("{text}");
+    let text = if flags.json {
+        serde_json::to_string_pretty(&answer).map_err(|error| Error::Failed(error.to_string()))?
     } else {
-        print_answer(&answer, std::io::stdout().is_terminal());
+        show(&answer, std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+    };
+    // Whoever reads may stop reading (`| head`): that is no failure.
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    if let (false, Some(reason)) = (flags.json, &answer.degraded_reason) {
+        eprintln!("incomplete: {reason}");
     }
     Ok(())
+}
+
+/// Documents may hold anything, and a terminal obeys control characters.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
 }
 
 fn check(query: &Query) -> Result<(), crate::error::Error> {
@@ -43,34 +52,29 @@ fn check(query: &Query) -> Result<(), crate::error::Error> {
     Ok(())
 }
 
-fn print_answer(answer: &Answer, styled: bool) {
+fn show(answer: &Answer, styled: bool) -> String {
     let bold = |text: &str| if styled { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() };
     let dim = |text: &str| if styled { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() };
+    let mut lines = Vec::new();
     if answer.results.is_empty() {
-        println!("nothing found for {:?}", answer.query);
+        lines.push(format!("nothing found for {:?}", answer.query));
     }
     for (place, result) in (1..).zip(&answer.results) {
-        let heading =
-            std::iter::once(&result.title).chain(&result.section_path).cloned().collect::<Vec<_>>().join(" › ");
-        println!("{place}. {}", bold(&heading));
-        println!(
-            "   {}",
-            dim(&format!("{} {} · {} · score {:.2}", result.source_id, result.version, result.url, result.score))
-        );
+        let headings: Vec<&str> =
+            std::iter::once(&result.title).chain(&result.section_path).map(String::as_str).collect();
+        lines.push(format!("{place}. {}", bold(&plain(&headings.join(" › ")))));
+        let origin = format!("{} {} · {} · score {:.2}", result.source_id, result.version, result.url, result.score);
+        lines.push(format!("   {}", dim(&plain(&origin))));
         if let Some(explain) = &result.explain {
             let leg = |rank: Option<usize>, score: Option<f32>| {
                 rank.zip(score).map_or_else(|| "not found".to_owned(), |(rank, score)| format!("#{rank} ({score:.3})"))
             };
             let vector = leg(explain.vector_rank, explain.vector_similarity);
             let keyword = leg(explain.keyword_rank, explain.keyword_score);
-            println!("   {}", dim(&format!("vectors {vector} · words {keyword}")));
+            lines.push(format!("   {}", dim(&format!("vectors {vector} · words {keyword}"))));
         }
-        for line in result.content.as_deref().unwrap_or_default().lines() {
-            println!("   {line}");
-        }
-        println!();
+        lines.extend(result.content.as_deref().unwrap_or_default().lines().map(|line| format!("   {}", plain(line))));
+        lines.push(String::new());
     }
-    if let Some(reason) = &answer.degraded_reason {
-        eprintln!("incomplete: {reason}");
-    }
+    lines.join("\n")
 }

@@ -23,7 +23,11 @@ mod retry;
 mod tokens;
 mod vector;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::future::{BoxFuture, join_all};
 
@@ -121,6 +125,8 @@ pub struct Embedder {
     engine: Arc<dyn Engine>,
     queue: Arc<Queue>,
     lifecycle: Lifecycle,
+    /// Why the last query got no vector, until one gets one.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Embedder {
@@ -141,7 +147,7 @@ impl Embedder {
         let queue = Queue::new(config.queue_capacity, engine.workers(), move |worker| {
             Arc::clone(&worked).start(worker);
         });
-        Ok(Self { engine, queue, lifecycle: lifecycle.clone() })
+        Ok(Self { engine, queue, lifecycle: lifecycle.clone(), failure: Arc::default() })
     }
 
     /// What is stored beside each vector. Reads the model's files (or asks the provider once), loads no session.
@@ -152,7 +158,11 @@ impl Embedder {
     /// # Cancel safety
     /// Safe: the reading goes on for other callers.
     pub async fn identity(&self) -> Result<Arc<Identity>, Error> {
-        self.until_stopped(self.engine.identity()).await
+        let identity = self.until_stopped(self.engine.identity()).await;
+        if let Err(error) = &identity {
+            self.note(Some(error.to_string()));
+        }
+        identity
     }
 
     /// The vector of a search text. A text longer than the model reads is cut, and the answer says so.
@@ -169,7 +179,19 @@ impl Embedder {
             let found = received(self.queue.ask(text)?).await?;
             Ok(QueryVector { truncated: found.cut_from.is_some(), vector: found.vector })
         };
-        self.until_stopped(work).await
+        let embedded = self.until_stopped(work).await;
+        let failure = match &embedded {
+            Err(Error::Overloaded { .. } | Error::Stopped) => return embedded,
+            Err(error) if error.is_of_the_text() => return embedded,
+            Err(error) => Some(error.to_string()),
+            Ok(_) => None,
+        };
+        self.note(failure);
+        embedded
+    }
+
+    fn note(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     /// The vectors of passages, in their order, each with its own error so that one bad text loses no other. Waits for
@@ -218,7 +240,11 @@ impl Embedder {
 
     /// How far the model is, without waiting.
     pub fn status(&self) -> Status {
-        self.engine.status()
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (self.engine.status(), failure) {
+            (Status::Idle | Status::Ready, Some(reason)) => Status::Failed { reason },
+            (status, _) => status,
+        }
     }
 
     /// Loads the model now, so that the first query does not wait for it.

@@ -75,7 +75,8 @@ impl Index {
         sqlx::query("lock table models in share row exclusive mode").execute(&mut *transaction).await?;
         let id: i32 = sqlx::query_scalar(
             "with known as (
-                select id from models where name = $1 and precision = $2 and dimensions = $3 and revision = $4
+                -- The same files under another folder's name are the same model.
+                select id from models where precision = $2 and dimensions = $3 and revision = $4 order by id limit 1
              ), claimed as (
                 update models set revision = $4
                 where name = $1 and precision = $2 and dimensions = $3 and revision is null
@@ -108,9 +109,8 @@ impl Index {
     pub async fn find_model(&self, identity: &ModelIdentity) -> Result<Option<Model>, Error> {
         let mut connection = self.pools.read().await?;
         let id: Option<i32> = sqlx::query_scalar(
-            "select id from models where name = $1 and precision = $2 and dimensions = $3 and revision = $4",
+            "select id from models where precision = $1 and dimensions = $2 and revision = $3 order by id limit 1",
         )
-        .bind(&identity.name)
         .bind(&identity.precision)
         .bind(i32::try_from(identity.dimensions).unwrap_or(i32::MAX))
         .bind(&identity.revision)

@@ -118,7 +118,7 @@ pub async fn run(index: &Index, embedder: &Embedder, import: &Import, progress: 
             embedder,
             tokens: embedder.tokens().await?,
             import,
-            model: identity.to_string(),
+            model: format!("{}/{}/{}", identity.precision, identity.dimensions, identity.revision),
             known: index.known_pages(&build).await?,
             progress,
         })

@@ -135,3 +135,20 @@ async fn a_replica_hears_of_changes_from_another() {
     app.delete("/api/sources/guide").await;
     crate::harness::within(soon, "the deletion is heard", async || count(0).await).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parameter_that_a_route_does_not_take_changes_nothing() {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE[..1], "guide", "1.0.0").await;
+    let replies = [
+        app.get("/api/sources/guide?version=1.0.0").await,
+        app.delete("/api/sources/guide?version=1.0.0").await,
+        app.patch("/api/sources/guide?version=1.0.0", &json!({"title": "Other"})).await,
+        app.post("/api/search?source=other", &json!({"query": "pool"})).await,
+    ];
+    for reply in replies {
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+        assert_eq!(reply.json()["code"], "unknown_parameter");
+    }
+    assert_eq!(app.get("/api/sources/guide").await.json()["title"], "guide");
+}

@@ -99,6 +99,9 @@ impl Set {
                 "{name}: qrels/test.tsv judges the query {id:?}, which queries.jsonl lacks"
             )));
         }
+        if queries.is_empty() {
+            return Err(Error::Failed(format!("{name}: qrels/test.tsv judges no query of queries.jsonl")));
+        }
         Ok(Self { name, sources, queries })
     }
 }
