@@ -44,7 +44,7 @@ pub enum Fusion {
 pub struct Options {
     /// How the legs are made one list.
     pub fusion: Fusion,
-    /// Weight of the vector leg, 0 to 1; none lets the scores decide.
+    /// Weight of the vector leg, 0 to 1; none takes the default, 0.7.
     pub alpha: Option<f32>,
     /// A result stays when its cosine similarity is at least this …
     pub min_similarity: Option<f32>,
