@@ -3,7 +3,7 @@
 use crate::{embed, index};
 
 /// Any failure of the library.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// A value that cannot be used; names the field and what is allowed.
     #[error("{field}: {message}")]

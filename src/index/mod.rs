@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 /// Why the database did not answer. Messages are for operators; what a caller may see is decided by the front door.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The first connection failed.
     #[error("cannot use the database: {reason}")]
@@ -95,7 +95,7 @@ pub enum Error {
     },
     /// Anything unexpected: a bug or a broken database.
     #[error("database error: {0}")]
-    Database(sqlx::Error),
+    Database(Arc<sqlx::Error>),
 }
 
 impl Error {
@@ -143,9 +143,9 @@ impl From<sqlx::Error> for Error {
                     Self::Unavailable(refused.message().to_owned())
                 }
                 Some("28P01" | "28000" | "3D000") => Self::Unavailable(refused.message().to_owned()),
-                _ => Self::Database(error),
+                _ => Self::Database(Arc::new(error)),
             },
-            _ => Self::Database(error),
+            _ => Self::Database(Arc::new(error)),
         }
     }
 }

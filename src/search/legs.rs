@@ -1,15 +1,4 @@
-//! The path of one search, free of HTTP: the API, the command line and the evaluation all come through [`Search::run`].
-//!
-//! ```text
-//! resolve   which published generations the query means
-//!   (cache     have we answered this?             comes here: keyed by the query and those generations)
-//!   (coalesce  is someone already answering it?   comes here: one flight per key around the rest)
-//! embed     text -> vector        \  at the same time,
-//! index     words -> candidates   /  each leg on its own connection
-//! index     vector -> candidates
-//! rank      candidates -> results
-//! index     the text of the results
-//! ```
+//! Embed, search both legs, fuse: what an answer costs when nobody has asked before.
 //!
 //! A leg that fails leaves the other's answer, marked degraded with the reason; when none is left, the failure is the
 //! answer. Never an empty list in place of an error.
@@ -20,15 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use tokio::sync::OnceCell;
 
+use super::{Config, Timings};
 use crate::{
     answer::Answer,
     embed::{self, Embedder, Identity, Vector},
     error::Error,
     index::{
-        Catalog, Index, Resolved,
+        Index, Resolved,
         generations::ModelIdentity,
         keywords::Weighted,
         terms,
@@ -41,53 +30,12 @@ use crate::{
 /// Results of each leg that are fused. More change the order hardly, and cost time.
 const LEG_DEPTH: u16 = 100;
 
-/// How long each stage took.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Timings {
-    /// Text to vector, waiting included.
-    pub embed: Option<Duration>,
-    /// The vector leg.
-    pub vector: Option<Duration>,
-    /// The keyword leg.
-    pub keyword: Option<Duration>,
-    /// Fusion.
-    pub rank: Duration,
-    /// Reading the results' text.
-    pub fetch: Duration,
-    /// All of it.
-    pub total: Duration,
-}
-
-/// An answer ready to be sent.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The answer as JSON.
-    pub body: Bytes,
-    /// Incomplete: must not be cached.
-    pub degraded: bool,
-    /// How long each stage took.
-    pub timings: Timings,
-}
-
-/// Bounds of a search.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// The longest a search waits for its vector before it answers from words alone; covers loading the model on first use.
-    pub embed_timeout: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { embed_timeout: Duration::from_secs(3) }
-    }
-}
-
-/// The stages in their order.
+/// The stages that compute, in their order.
 #[derive(Clone)]
-pub struct Search {
-    index: Index,
-    embedder: Embedder,
-    config: Config,
+pub(super) struct Stages {
+    pub index: Index,
+    pub embedder: Embedder,
+    pub config: Config,
     /// The row of the model in use, once it is known to have vectors.
     model: Arc<OnceCell<Model>>,
 }
@@ -129,41 +77,14 @@ struct KeywordLeg {
     search: Duration,
 }
 
-impl Search {
-    /// Puts the stages together; loads nothing.
-    #[must_use]
+impl Stages {
     pub fn new(index: Index, embedder: Embedder, config: Config) -> Self {
         Self { index, embedder, config, model: Arc::default() }
     }
 
-    /// Every source and what of it is published.
-    ///
-    /// # Errors
-    /// When the database has been away for longer than the catalog's lease.
-    pub async fn catalog(&self) -> Result<Arc<Catalog>, Error> {
-        Ok(self.index.catalog().await?)
-    }
-
-    /// Answers `query` as JSON.
-    ///
-    /// # Errors
-    /// For an unknown source or version, for a cursor whose documents are gone, and when no leg could answer.
-    pub async fn run(&self, query: &Query) -> Result<Outcome, Error> {
-        let (answer, timings) = self.answer(query).await?;
-        let body = serde_json::to_vec(&answer).map_err(|error| Error::Internal(error.to_string()))?;
-        Ok(Outcome { body: body.into(), degraded: answer.degraded, timings })
-    }
-
-    /// Answers `query`.
-    ///
-    /// # Errors
-    /// As [`Search::run`].
-    pub async fn answer(&self, query: &Query) -> Result<(Answer, Timings), Error> {
+    /// Answers `query` from the generations in `resolved`.
+    pub async fn answer(&self, query: &Query, resolved: &Resolved) -> Result<(Answer, Timings), Error> {
         let started = Instant::now();
-        let resolved = match &query.cursor {
-            Some(cursor) => self.index.resolve_pinned(&cursor.generations).await?,
-            None => self.index.catalog().await?.resolve(&query.selection)?,
-        };
         let offset = query.cursor.as_ref().map_or(0, |cursor| cursor.offset);
         let end = (offset + query.match_count).min(MAX_DEPTH);
         let found = self.find(query, &resolved, end).await?;
