@@ -13,7 +13,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    embed,
+    cache, embed,
     index::{self, cluster},
     runtime::{listen, telemetry::LogFormat},
     search,
@@ -77,6 +77,16 @@ pub struct Settings {
     pub embed_model: String,
     /// Numbers in its vectors; 0 takes what the first answer has.
     pub embed_dimensions: usize,
+    /// Memory for answers; 0 keeps none.
+    pub cache_bytes: u64,
+    /// Memory for the vectors of queries; 0 keeps none.
+    pub cache_vector_bytes: u64,
+    /// How long an answer lives in this process.
+    pub cache_ttl_s: u64,
+    /// How much longer it is given, marked stale, while it cannot be made anew.
+    pub cache_stale_s: u64,
+    /// Different searches that are computed at once.
+    pub max_searches: usize,
     /// The largest file that is imported.
     pub max_file_bytes: u64,
     /// The largest request body.
@@ -115,7 +125,7 @@ pub enum EmbedProvider {
 
 impl Default for Settings {
     fn default() -> Self {
-        let pool = index::pool::Config::default();
+        let (pool, cache) = (index::pool::Config::default(), cache::Config::default());
         Self {
             bind: (Ipv4Addr::LOCALHOST, 8051).into(),
             admin_bind: (Ipv4Addr::LOCALHOST, 9051).into(),
@@ -141,6 +151,11 @@ impl Default for Settings {
             embed_api_key: Secret::default(),
             embed_model: String::new(),
             embed_dimensions: 0,
+            cache_bytes: cache.result_bytes,
+            cache_vector_bytes: cache.vector_bytes,
+            cache_ttl_s: cache.lifetime.ttl.as_secs(),
+            cache_stale_s: cache.lifetime.stale.as_secs(),
+            max_searches: search::Config::default().max_flights,
             max_file_bytes: 5 * 1024 * 1024,
             max_body_bytes: 1024 * 1024,
             retention_s: 15 * 60,
@@ -267,7 +282,24 @@ impl Settings {
     /// The search path's settings.
     #[must_use]
     pub fn search(&self) -> search::Config {
-        search::Config { embed_timeout: Duration::from_millis(self.embed_timeout_ms) }
+        search::Config {
+            embed_timeout: Duration::from_millis(self.embed_timeout_ms),
+            cache: self.cache(),
+            max_flights: self.max_searches,
+            ef_search: self.ef_search,
+            ivfflat_probes: self.ivfflat_probes,
+        }
+    }
+
+    fn cache(&self) -> cache::Config {
+        cache::Config {
+            result_bytes: self.cache_bytes,
+            vector_bytes: self.cache_vector_bytes,
+            lifetime: cache::Lifetime {
+                ttl: Duration::from_secs(self.cache_ttl_s),
+                stale: Duration::from_secs(self.cache_stale_s),
+            },
+        }
     }
 
     /// The longest a request is worked on: its vector, then two statements that each take all they may, with room to answer.

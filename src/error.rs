@@ -1,6 +1,6 @@
 //! What went wrong, in our words, without HTTP: the front door and the command line each say it in their way.
 
-use crate::{embed, index};
+use crate::{coalesce, embed, index};
 
 /// Any failure of the library.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -31,9 +31,33 @@ pub enum Error {
     /// The database refused or is away, or what was asked for is not there.
     #[error(transparent)]
     Index(#[from] index::Error),
+    /// Too much is being answered at once, or the process is ending.
+    #[error("{0}")]
+    Overloaded(String),
     /// A bug.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+impl Error {
+    /// Whether trying again later may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Index(error) => error.is_transient(),
+            Self::Embed(_) | Self::EmbedTimeout | Self::Overloaded(_) => true,
+            Self::Invalid { .. } | Self::OtherModel { .. } | Self::Internal(_) => false,
+        }
+    }
+}
+
+impl From<coalesce::Error> for Error {
+    fn from(error: coalesce::Error) -> Self {
+        match error {
+            coalesce::Error::Panicked => Self::Internal(error.to_string()),
+            coalesce::Error::Full { .. } | coalesce::Error::Stopped => Self::Overloaded(error.to_string()),
+        }
+    }
 }
 
 impl From<embed::Error> for Error {

@@ -3,7 +3,8 @@
 //! The folder listing is the path of one search; read [`mod@search`] first:
 //!
 //! ```text
-//! api (parse) -> search -> embed (text to vector) -> index (candidates) -> rank (results) -> api
+//! api (parse) -> search -> cache (answered before?) -> coalesce (being answered?) -> embed (text to vector)
+//!     -> index (candidates) -> rank (results) -> search -> api
 //! ```
 //!
 //! `admin` is the private door, `runtime` lies under everything, `work` runs off the request path.
@@ -13,6 +14,8 @@ pub mod admin;
 pub mod answer;
 pub mod api;
 pub mod app;
+pub mod cache;
+pub mod coalesce;
 pub mod config;
 pub mod embed;
 pub mod error;

@@ -89,6 +89,19 @@ pub enum Mode {
     Keyword,
 }
 
+/// Whether an answer that is kept will do. No part of the question: the answer is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Caching {
+    /// It will do.
+    #[default]
+    Use,
+    /// Make it anew and keep it.
+    Refresh,
+    /// Make it anew and keep nothing.
+    Bypass,
+}
+
 /// How much of a passage's text is returned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
 #[serde(rename_all = "lowercase")]

@@ -46,8 +46,10 @@ pub async fn run(settings: &Settings, texts: &Texts) -> Result<(), Failure> {
     let fake = Backend::Fake(FakeConfig { known: Arc::new(known), identity, ..FakeConfig::default() });
     let embedder = Embedder::new(Config { backend: fake, queue_capacity: 1_024 }, &lifecycle)?;
     app.index.follow(&lifecycle);
-    let address = serve(&app, Search::new(app.index.clone(), embedder, settings.search()), &lifecycle).await?;
-    let paths = Arc::new(queries.iter().map(|query| search_path(query, "&mode=vector")).collect::<Vec<_>>());
+    let search = Search::new(app.index.clone(), embedder, settings.search(), &lifecycle);
+    let address = serve(&app, search, &lifecycle).await?;
+    let paths =
+        Arc::new(queries.iter().map(|query| search_path(query, "&mode=vector&cache=bypass")).collect::<Vec<_>>());
     for connections in [1, 4] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {

@@ -4,7 +4,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
 use bytes::Bytes;
@@ -140,6 +140,10 @@ impl From<Error> for Problem {
                     "the embedding model is not available; try again, or search with mode=keyword",
                 )
             }
+            Error::Overloaded(_) => {
+                tracing::warn!(%error, "search refused");
+                Self::unavailable("overloaded", "the server is busy; try again")
+            }
             Error::OtherModel { .. } => {
                 tracing::error!(%error, "embedding model mismatch");
                 Self::unavailable(
@@ -195,4 +199,11 @@ pub fn json_bytes(body: Bytes) -> Response<Body> {
 pub fn json(value: &impl Serialize) -> Result<Response<Body>, Problem> {
     let body = serde_json::to_vec(value).map_err(|error| Problem::from(Error::Internal(error.to_string())))?;
     Ok(json_bytes(body.into()))
+}
+
+/// Whether `If-None-Match` names `tag`: in a list, weak or strong, or as `*`.
+pub fn has_tag(headers: &HeaderMap, tag: &str) -> bool {
+    headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
+        list.split(',').map(str::trim).any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag)
+    })
 }

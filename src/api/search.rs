@@ -1,11 +1,11 @@
 //! `GET` and `POST /api/search`: parameters to a [`Query`], the answer's bytes with timings in a header.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use axum::{
     body::Body,
     extract::{RawQuery, Request, State as Shared},
-    http::{HeaderName, HeaderValue, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
 };
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -18,11 +18,12 @@ use super::{
 use crate::{
     answer::Answer,
     index::Selection,
-    query::{Content, Cursor, Fusion, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query, Ranking},
-    search::Timings,
+    query::{Caching, Content, Cursor, Fusion, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query, Ranking},
+    search::{Key, Served, Timings},
 };
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// More patterns are no search but a list.
 const MAX_SOURCES: usize = 100;
@@ -77,13 +78,22 @@ struct SearchParameters {
     explain: Option<bool>,
     /// `next_cursor` of an earlier answer to the same query.
     cursor: Option<String>,
+    /// Whether an answer that was made before will do.
+    #[param(inline)]
+    cache: Option<Caching>,
 }
 
 /// Search for passages.
 #[utoipa::path(
     get, path = "/api/search", tag = "search", params(SearchParameters),
     responses(
-        (status = 200, description = "The best passages, best first", body = Answer),
+        (status = 200, description = "The best passages, best first", body = Answer, headers(
+            ("ETag", description = "Names this answer: the same for the same question of the same documents"),
+            ("X-Cache", description = "hit-l1, hit-l2, stale, coalesced, miss or bypass"),
+            ("Age", description = "Seconds since the answer was made"),
+            ("Server-Timing", description = "Milliseconds of each stage that ran for this request"),
+        )),
+        (status = 304, description = "If-None-Match names the answer: the caller's copy is right"),
         (status = 400, description = "An unknown parameter, or text that is not UTF-8", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such source or version", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The cursor's documents were removed", body = Problem, content_type = "application/problem+json"),
@@ -95,8 +105,9 @@ struct SearchParameters {
 pub async fn search_documents(
     Shared(state): Shared<State>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    answer(&state, Fields::from_query(query.as_deref())?).await
+    answer(&state, Fields::from_query(query.as_deref())?, &headers).await
 }
 
 /// Search for passages, with the parameters as a JSON object.
@@ -116,22 +127,53 @@ pub async fn search_documents(
 )]
 pub async fn search_documents_post(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
     refuse_parameters(request.uri().query())?;
-    answer(&state, Fields::from_body(request, state.max_body_bytes).await?).await
+    let fields = Fields::from_body(request, state.max_body_bytes).await?;
+    // Conditions are for GET.
+    answer(&state, fields, &HeaderMap::new()).await
 }
 
-async fn answer(state: &State, fields: Fields) -> Result<Response<Body>, Problem> {
-    let query = query_from(fields)?;
-    let outcome = state.search.run(&query).await?;
+async fn answer(state: &State, fields: Fields, conditions: &HeaderMap) -> Result<Response<Body>, Problem> {
+    let (query, caching) = query_from(fields)?;
+    let conditional = conditions.contains_key(header::IF_NONE_MATCH);
+    let has = |key: &Key| conditional && respond::has_tag(conditions, &tag(key));
+    let outcome = state.search.run(query, caching, has).await?;
     let mut response = respond::json_bytes(outcome.body);
-    response.headers_mut().insert(SERVER_TIMING, server_timing(&outcome.timings));
+    if outcome.unchanged {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_CACHE, HeaderValue::from_static(x_cache(outcome.served)));
+    headers.insert(header::AGE, outcome.age.as_secs().into());
+    if let Some(tag) = outcome.key.as_ref().and_then(|key| HeaderValue::from_str(&tag(key)).ok()) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(SERVER_TIMING, server_timing(outcome.timings.as_ref(), outcome.total));
     Ok(response)
+}
+
+/// A strong entity tag: the body is a pure function of its key.
+fn tag(key: &Key) -> String {
+    format!("\"{key}\"")
+}
+
+/// The values that the API promises.
+fn x_cache(served: Served) -> &'static str {
+    match served {
+        Served::Local => "hit-l1",
+        Served::Shared => "hit-l2",
+        Served::Stale => "stale",
+        Served::Coalesced => "coalesced",
+        Served::Miss => "miss",
+        Served::Bypass => "bypass",
+    }
 }
 
 /// Reads and checks the parameters.
 ///
 /// # Errors
 /// 400 for an unknown name, 422 with every value that is not allowed.
-pub(super) fn query_from(mut fields: Fields) -> Result<Query, Problem> {
+pub(super) fn query_from(mut fields: Fields) -> Result<(Query, Caching), Problem> {
     let required = !fields.has("query");
     let text = fields.text("query", 1..=MAX_QUERY_CHARS);
     if required {
@@ -175,26 +217,30 @@ pub(super) fn query_from(mut fields: Fields) -> Result<Query, Problem> {
             cursor => cursor,
         }
     });
+    let caching = fields.choice("cache").unwrap_or_default();
     fields.finish()?;
-    Ok(Query { cursor, ..query })
+    Ok((Query { cursor, ..query }, caching))
 }
 
-/// Stage times in milliseconds, as browsers and k6 read them.
-fn server_timing(timings: &Timings) -> HeaderValue {
+/// Stage times in milliseconds, as browsers and k6 read them: those of the stages that ran, and the whole.
+fn server_timing(timings: Option<&Timings>, total: Duration) -> HeaderValue {
+    let timings = timings.copied();
     let stages = [
-        ("embed", timings.embed),
-        ("vector", timings.vector),
-        ("keyword", timings.keyword),
-        ("rank", Some(timings.rank)),
-        ("fetch", Some(timings.fetch)),
-        ("total", Some(timings.total)),
+        ("embed", timings.and_then(|stages| stages.embed)),
+        ("vector", timings.and_then(|stages| stages.vector)),
+        ("keyword", timings.and_then(|stages| stages.keyword)),
+        ("rank", timings.map(|stages| stages.rank)),
+        ("fetch", timings.map(|stages| stages.fetch)),
+        ("total", Some(total)),
     ];
     let milliseconds = |took: Duration| took.as_secs_f64() * 1_000.0;
-    let text: Vec<String> = stages
-        .into_iter()
-        .filter_map(|(stage, took)| Some(format!("{stage};dur={:.3}", milliseconds(took?))))
-        .collect();
-    HeaderValue::from_str(&text.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""))
+    let mut text = String::with_capacity(128);
+    for (stage, took) in stages.into_iter().filter_map(|(stage, took)| Some((stage, took?))) {
+        let comma = if text.is_empty() { "" } else { ", " };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{comma}{stage};dur={:.3}", milliseconds(took));
+    }
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ impl App {
                 return Err(error.into());
             }
         };
-        let search = Search::new(index.clone(), embedder.clone(), settings.search());
+        let search = Search::new(index.clone(), embedder.clone(), settings.search(), &lifecycle);
         Ok(Self { lifecycle, index, embedder, search, cluster })
     }
 

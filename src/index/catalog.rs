@@ -5,6 +5,7 @@
 //! away, the lease ends and requests fail rather than answer from a snapshot that may be wrong.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -15,7 +16,7 @@ use sqlx::{Row, postgres::PgListener, postgres::PgRow};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Index};
+use super::{Error, Index, Resolved, Selection};
 
 /// The channel on which a publish, a change of a source or its deletion is announced, with the transaction.
 pub(super) const CHANNEL: &str = "doc_server_catalog";
@@ -29,12 +30,36 @@ const REFRESH_EVERY: Duration = Duration::from_millis(2_500);
 /// A reading takes a few milliseconds; below a lease, so that one that hangs is over before the lease is.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// While the database is away, how often a request asks it again; the others are answered from what is known.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// How long such a request waits before it is answered from what is known, too.
+const CONFIRM_WITHIN: Duration = Duration::from_millis(300);
+
+/// Selections remembered per reading: callers may send any, and almost all send one of a few.
+const REMEMBERED: usize = 256;
+
 /// One consistent reading of all sources, ordered by name.
 #[derive(Debug)]
 pub struct Catalog {
     /// The sources that are not deleted.
     pub sources: Vec<Source>,
     read_at: Instant,
+    resolved: RwLock<HashMap<Selection, Arc<Resolved>>>,
+}
+
+impl Catalog {
+    pub(super) fn resolved(&self, selection: &Selection) -> Option<Arc<Resolved>> {
+        self.resolved.read().unwrap_or_else(PoisonError::into_inner).get(selection).cloned()
+    }
+
+    pub(super) fn remember(&self, selection: &Selection, resolved: &Arc<Resolved>) {
+        let mut known = self.resolved.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(selection.clone(), Arc::clone(resolved));
+    }
 }
 
 /// A documentation set.
@@ -116,6 +141,11 @@ impl Shared {
         failed.as_ref().filter(|(at, _)| *at > asked).map(|(_, reason)| reason.clone())
     }
 
+    fn failed_within(&self, time: Duration) -> bool {
+        let failed = self.failed.read().unwrap_or_else(PoisonError::into_inner);
+        failed.as_ref().is_some_and(|(at, _)| at.elapsed() < time)
+    }
+
     fn fail(&self, error: &Error) {
         let failure = Some((Instant::now(), error.to_string()));
         *self.failed.write().unwrap_or_else(PoisonError::into_inner) = failure;
@@ -149,6 +179,32 @@ impl Index {
             self.catalog.fail(error);
         }
         catalog
+    }
+
+    /// The catalog, and whether it is at most five seconds old. When the database is away that is the last one read, for `stale`
+    /// longer.
+    ///
+    /// # Errors
+    /// When the lease has ended, the database does not answer, and `stale` is over too.
+    pub async fn catalog_or_last(&self, stale: Duration) -> Result<(Arc<Catalog>, bool), Error> {
+        if let Some(catalog) = self.catalog.believed() {
+            return Ok((catalog, true));
+        }
+        let Some(last) = self.catalog.current().filter(|catalog| catalog.read_at.elapsed() < LEASE + stale) else {
+            return Ok((self.catalog().await?, true));
+        };
+        if self.catalog.failed_within(ASK_AGAIN_AFTER) {
+            return Ok((last, false));
+        }
+        match tokio::time::timeout(CONFIRM_WITHIN, self.catalog()).await {
+            Ok(Ok(catalog)) => Ok((catalog, true)),
+            Ok(Err(error)) if error.is_transient() => Ok((last, false)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                self.catalog.fail(&Error::Timeout);
+                Ok((last, false))
+            }
+        }
     }
 
     /// The catalog as of now: after a change of one's own.
@@ -205,7 +261,7 @@ impl Index {
                 last.versions.push(version);
             }
         }
-        let catalog = Arc::new(Catalog { sources, read_at });
+        let catalog = Arc::new(Catalog { sources, read_at, resolved: RwLock::default() });
         *self.catalog.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&catalog));
         Ok(catalog)
     }

@@ -29,6 +29,7 @@ pub struct Resolved {
     pub generations: Vec<ResolvedGeneration>,
     /// Chunks in all published generations, of the set or not.
     pub total_chunks: i64,
+    fingerprint: [u8; 32],
 }
 
 /// One generation of the set.
@@ -51,6 +52,25 @@ pub struct ResolvedGeneration {
 }
 
 impl Resolved {
+    /// These generations, in the order of their ids.
+    #[must_use]
+    pub fn new(generations: Vec<ResolvedGeneration>, total_chunks: i64) -> Self {
+        let mut hash = blake3::Hasher::new();
+        for generation in &generations {
+            for number in [generation.id, generation.version_id, generation.indexed_at.timestamp_micros()] {
+                hash.update(&number.to_le_bytes());
+            }
+        }
+        Self { generations, total_chunks, fingerprint: *hash.finalize().as_bytes() }
+    }
+
+    /// Of the set: other documents have another one. Ids alone would not do: a database that was set back to an earlier time
+    /// gives them out again, but not at the same moment.
+    #[must_use]
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
     /// The ids, ascending.
     #[must_use]
     pub fn ids(&self) -> Vec<i64> {
@@ -77,11 +97,31 @@ impl Catalog {
         self.sources.iter().find(|source| &*source.source_id == source_id)
     }
 
-    /// The generations that `selection` names.
+    /// The generations that `selection` names. Remembered, since most searches name the same few.
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown source or version, with what there is instead.
-    pub fn resolve(&self, selection: &Selection) -> Result<Resolved, Error> {
+    pub fn resolve(&self, selection: &Selection) -> Result<Arc<Resolved>, Error> {
+        if let Some(known) = self.resolved(selection) {
+            return Ok(known);
+        }
+        let resolved = Arc::new(self.resolve_anew(selection)?);
+        self.remember(selection, &resolved);
+        Ok(resolved)
+    }
+
+    /// The generations of these ids, if all of them are published now.
+    fn resolve_ids(&self, ids: &[i64]) -> Option<Resolved> {
+        let published = |source: &Source| {
+            source.versions.iter().filter_map(|version| resolved(source, version)).collect::<Vec<_>>()
+        };
+        let mut generations: Vec<_> = self.sources.iter().flat_map(published).collect();
+        generations.retain(|generation| ids.contains(&generation.id));
+        generations.sort_by_key(|generation| generation.id);
+        (generations.len() == ids.len()).then(|| Resolved::new(generations, self.chunks()))
+    }
+
+    fn resolve_anew(&self, selection: &Selection) -> Result<Resolved, Error> {
         let mut generations = Vec::new();
         if selection.sources.is_empty() {
             self.resolve_pattern("*", selection.version.as_deref(), &mut generations)?;
@@ -96,7 +136,7 @@ impl Catalog {
         }
         generations.sort_by_key(|generation| generation.id);
         generations.dedup_by_key(|generation| generation.id);
-        Ok(Resolved { generations, total_chunks: self.chunks() })
+        Ok(Resolved::new(generations, self.chunks()))
     }
 
     /// Chunks in all published generations.
@@ -272,8 +312,10 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Gone`] when one was removed, or its source deleted.
-    pub async fn resolve_pinned(&self, ids: &[i64]) -> Result<Resolved, Error> {
-        let total_chunks = self.catalog().await?.chunks();
+    pub async fn resolve_pinned(&self, catalog: &Catalog, ids: &[i64]) -> Result<Resolved, Error> {
+        if let Some(resolved) = catalog.resolve_ids(ids) {
+            return Ok(resolved);
+        }
         let mut connection = self.pools.read().await?;
         let rows = sqlx::query(
             "select g.id, g.version_id, s.source_id, v.version, g.chunks, g.model_id, g.published_at
@@ -300,7 +342,8 @@ impl Index {
                 indexed_at: row.try_get("published_at")?,
             })
         };
-        Ok(Resolved { generations: rows.iter().map(generation).collect::<Result<_, sqlx::Error>>()?, total_chunks })
+        let generations = rows.iter().map(generation).collect::<Result<_, sqlx::Error>>()?;
+        Ok(Resolved::new(generations, catalog.chunks()))
     }
 
     /// Changes a source's description. Returns whether there is such a source.

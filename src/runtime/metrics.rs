@@ -25,6 +25,12 @@ const BATCH_TEXTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.
 const HTTP_REQUESTS: &str = "doc_server_http_requests_total";
 const HTTP_SECONDS: &str = "doc_server_http_request_duration_seconds";
 const HTTP_IN_FLIGHT: &str = "doc_server_http_in_flight";
+const CACHE_REQUESTS: &str = "doc_server_cache_requests_total";
+const CACHE_ENTRIES: &str = "doc_server_cache_entries";
+const CACHE_BYTES: &str = "doc_server_cache_bytes";
+const COALESCE_REQUESTS: &str = "doc_server_coalesce_requests_total";
+const COALESCE_IN_FLIGHT: &str = "doc_server_coalesce_in_flight";
+const DEGRADED: &str = "doc_server_search_degraded_total";
 const EMBED_TEXTS: &str = "doc_server_embed_texts_total";
 const EMBED_SECONDS: &str = "doc_server_embed_duration_seconds";
 const EMBED_BATCH: &str = "doc_server_embed_batch_size";
@@ -78,6 +84,12 @@ fn describe() {
     describe_counter!(HTTP_REQUESTS, "Requests answered, by matched route, method and status.");
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time from the parsed head to the finished handler.");
     describe_gauge!(HTTP_IN_FLIGHT, "Requests being handled now.");
+    describe_counter!(CACHE_REQUESTS, "Lookups in a cache, by cache, layer and outcome.");
+    describe_gauge!(CACHE_ENTRIES, "Values a cache keeps in this process.");
+    describe_gauge!(CACHE_BYTES, Unit::Bytes, "Memory of the values a cache keeps in this process.");
+    describe_counter!(COALESCE_REQUESTS, "Callers that started a piece of work (leader) or joined it (follower).");
+    describe_gauge!(COALESCE_IN_FLIGHT, "Different pieces of work under way.");
+    describe_counter!(DEGRADED, "Answers that miss a part of the search, by reason.");
     describe_counter!(EMBED_TEXTS, "Texts sent to the embedding model, by outcome.");
     describe_histogram!(EMBED_SECONDS, Unit::Seconds, "Time of one call to the embedding model, without queueing.");
     describe_histogram!(EMBED_BATCH, "Texts in one call to the embedding model.");
@@ -121,6 +133,61 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         gauge!(HTTP_IN_FLIGHT).decrement(1.0);
     }
+}
+
+/// What a lookup found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheOutcome {
+    /// A fresh value.
+    Hit,
+    /// A value past its time to live.
+    Stale,
+    /// Nothing.
+    Miss,
+    /// The caller asked not to look.
+    Bypass,
+    /// The tier failed.
+    Error,
+}
+
+impl CacheOutcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Miss => "miss",
+            Self::Bypass => "bypass",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One lookup in the cache of `kind` (`results`, `vectors`) at `layer` (`l1`, `l2`).
+pub fn record_cache(kind: &'static str, layer: &'static str, outcome: CacheOutcome) {
+    counter!(CACHE_REQUESTS, "cache" => kind, "layer" => layer, "outcome" => outcome.label()).increment(1);
+}
+
+/// What the cache of `kind` keeps in this process.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; sizes stay far below 2^52")]
+pub fn set_cache_size(kind: &'static str, entries: u64, bytes: u64) {
+    gauge!(CACHE_ENTRIES, "cache" => kind).set(entries as f64);
+    gauge!(CACHE_BYTES, "cache" => kind).set(bytes as f64);
+}
+
+/// One caller of a piece of work for the cache of `kind`.
+pub fn record_coalesced(kind: &'static str, leader: bool) {
+    let role = if leader { "leader" } else { "follower" };
+    counter!(COALESCE_REQUESTS, "cache" => kind, "role" => role).increment(1);
+}
+
+/// Pieces of work under way for the cache of `kind`.
+pub fn set_coalesce_in_flight(kind: &'static str, flights: usize) {
+    gauge!(COALESCE_IN_FLIGHT, "cache" => kind).set(u32::try_from(flights).unwrap_or(u32::MAX));
+}
+
+/// One answer that misses a part, by the code of its reason.
+pub fn record_degraded(reason: &str) {
+    counter!(DEGRADED, "reason" => reason.to_owned()).increment(1);
 }
 
 /// One finished call to the embedding model: `texts` of them took `elapsed`; `outcome` is `ok` or `error`.

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use super::{Config, Timings};
+use super::{Config, Timings, query_vectors::QueryVectors};
 use crate::{
     answer::Answer,
     embed::{self, Embedder, Identity, Vector},
@@ -23,18 +23,27 @@ use crate::{
         terms,
         vectors::{self, Model, Scan},
     },
-    query::{Cursor, MAX_DEPTH, Mode, Query},
+    query::{Caching, Cursor, MAX_DEPTH, Mode, Query},
     rank::{self, Candidate, Fusion, Leg, Ranked},
 };
 
 /// Results of each leg that are fused. More change the order hardly, and cost time.
 const LEG_DEPTH: u16 = 100;
 
+/// What is asked, of which documents, and whether what is kept may be used.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub query: &'a Query,
+    pub resolved: &'a Resolved,
+    pub caching: Caching,
+}
+
 /// The stages that compute, in their order.
 #[derive(Clone)]
 pub(super) struct Stages {
     pub index: Index,
     pub embedder: Embedder,
+    pub vectors: QueryVectors,
     pub config: Config,
     /// The row of the model in use, once it is known to have vectors.
     model: Arc<OnceCell<Model>>,
@@ -78,23 +87,24 @@ struct KeywordLeg {
 }
 
 impl Stages {
-    pub fn new(index: Index, embedder: Embedder, config: Config) -> Self {
-        Self { index, embedder, config, model: Arc::default() }
+    pub fn new(index: Index, embedder: Embedder, vectors: QueryVectors, config: Config) -> Self {
+        Self { index, embedder, vectors, config, model: Arc::default() }
     }
 
-    /// Answers `query` from the generations in `resolved`.
-    pub async fn answer(&self, query: &Query, resolved: &Resolved) -> Result<(Answer, Timings), Error> {
+    /// Answers the question.
+    pub async fn answer(&self, ask: Ask<'_>) -> Result<(Answer, Timings), Error> {
+        let Ask { query, resolved, .. } = ask;
         let started = Instant::now();
         let offset = query.cursor.as_ref().map_or(0, |cursor| cursor.offset);
         let end = (offset + query.match_count).min(MAX_DEPTH);
-        let found = self.find(query, &resolved, end).await?;
+        let found = self.find(ask, end).await?;
         let mut timings = found.timings;
         let fetching = Instant::now();
         let page = found.ranked.get(offset..end.min(found.ranked.len())).unwrap_or_default();
         let ids: Vec<i64> = page.iter().map(|result| result.chunk_id).collect();
         let passages = if ids.is_empty() { Vec::new() } else { self.index.passages(&ids).await? };
         timings.fetch = fetching.elapsed();
-        let mut answer = Answer::new(query, &resolved, page, passages);
+        let mut answer = Answer::new(query, resolved, page, passages);
         answer.has_more = end < MAX_DEPTH && (found.ranked.len() > end || found.full);
         answer.truncated = found.query_truncated;
         answer.degraded_reason = found.degraded;
@@ -108,15 +118,16 @@ impl Stages {
     }
 
     /// The ranked results, at least one more than `end` where there are that many.
-    async fn find(&self, query: &Query, resolved: &Resolved, end: usize) -> Result<Found, Error> {
+    async fn find(&self, ask: Ask<'_>, end: usize) -> Result<Found, Error> {
+        let Ask { query, resolved, .. } = ask;
         if resolved.generations.is_empty() {
             return Ok(Found::default());
         }
-        let (mut found, vector) = self.find_at(query, resolved, None, LEG_DEPTH).await?;
+        let (mut found, vector) = self.find_at(ask, None, LEG_DEPTH).await?;
         // Pages beyond the first candidates go on with deeper ones, and never change the order of those before.
         if query.cursor.is_some() && found.full && found.ranked.len() <= end {
             let depth = u16::try_from(MAX_DEPTH).unwrap_or(u16::MAX);
-            let (deeper, _) = self.find_at(query, resolved, vector, depth).await?;
+            let (deeper, _) = self.find_at(ask, vector, depth).await?;
             let known: HashSet<i64> = found.ranked.iter().map(|result| result.chunk_id).collect();
             found.full = false;
             found.degraded = found.degraded.or(deeper.degraded);
@@ -128,16 +139,16 @@ impl Stages {
     /// Both legs to `depth`, fused. `vector` is the query's, when it is known already.
     async fn find_at(
         &self,
-        query: &Query,
-        resolved: &Resolved,
+        ask: Ask<'_>,
         vector: Option<Vector>,
         depth: u16,
     ) -> Result<(Found, Option<Vector>), Error> {
+        let Ask { query, resolved, .. } = ask;
         let (vector, keyword) = tokio::join!(
             async {
                 match query.mode {
                     Mode::Keyword => Ok(VectorLeg::default()),
-                    Mode::Hybrid | Mode::Vector => self.vector_leg(query, resolved, vector, depth).await,
+                    Mode::Hybrid | Mode::Vector => self.vector_leg(ask, vector, depth).await,
                 }
             },
             async {
@@ -209,20 +220,15 @@ impl Stages {
         Ok(KeywordLeg { hits: candidates(&hits), weighted, search: started.elapsed(), ..KeywordLeg::default() })
     }
 
-    async fn vector_leg(
-        &self,
-        query: &Query,
-        resolved: &Resolved,
-        vector: Option<Vector>,
-        depth: u16,
-    ) -> Result<VectorLeg, Error> {
+    async fn vector_leg(&self, ask: Ask<'_>, vector: Option<Vector>, depth: u16) -> Result<VectorLeg, Error> {
+        let Ask { query, resolved, caching } = ask;
         let started = Instant::now();
         let (model, known) = match vector {
             Some(vector) => (self.model(resolved).await?, (vector, false)),
             None => tokio::time::timeout(self.config.embed_timeout, async {
                 let model = self.model(resolved).await?;
-                let embedded = self.embedder.embed_query(&query.text).await?;
-                Ok::<_, Error>((model, (embedded.vector, embedded.truncated)))
+                let found = self.vectors.of(&query.text, caching).await?;
+                Ok::<_, Error>((model, (found.vector, found.truncated)))
             })
             .await
             .map_err(|_| Error::EmbedTimeout)??,

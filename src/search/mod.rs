@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! resolve   which published generations the query means
-//!   (cache     have we answered this?             comes here: keyed by the query and those generations)
-//!   (coalesce  is someone already answering it?   comes here: one flight per key around the rest)
+//! cache     have we answered this?             keyed by the query and those generations
+//! coalesce  is someone already answering it?   one flight per key around the rest
 //! embed     text -> vector        \  at the same time,
 //! index     words -> candidates   /  each leg on its own connection
 //! index     vector -> candidates
@@ -11,22 +11,43 @@
 //! index     the text of the results
 //! ```
 //!
-//! The last four are in [`legs`](self).
+//! The last four are in `legs`. The answer is written once, inside the flight; the same bytes go to the cache and to
+//! everybody who waits. It is kept only when nothing is missing from it. While the database is away, kept answers are given as
+//! stale for a bounded time; then the failure is the answer.
 
+mod flight;
+mod key;
 mod legs;
+mod query_vectors;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
+use tokio::sync::{OnceCell, Semaphore};
 
-use self::legs::Stages;
+pub use crate::cache::Key;
+
+use self::{
+    flight::{Answered, Flown},
+    key::Profile,
+    legs::{Ask, Stages},
+};
 use crate::{
     answer::Answer,
+    cache::{self, Held, Tiers},
+    coalesce::Flights,
     embed::Embedder,
     error::Error,
-    index::{Catalog, Index},
-    query::Query,
+    index::{Catalog, Index, Resolved},
+    query::{Caching, Query},
+    runtime::lifecycle::Lifecycle,
 };
+
+/// Answers that are made anew ahead of their end at the same time: few, since nobody waits for them.
+const REFRESHES: usize = 2;
 
 /// How long each stage took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,15 +66,40 @@ pub struct Timings {
     pub total: Duration,
 }
 
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// This process had it.
+    Local,
+    /// The shared tier had it.
+    Shared,
+    /// It was kept, and could not be confirmed or made anew.
+    Stale,
+    /// Somebody else's search brought it.
+    Coalesced,
+    /// It was made for this caller.
+    Miss,
+    /// It was made for this caller, who asked for that.
+    Bypass,
+}
+
 /// An answer ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The answer as JSON.
     pub body: Bytes,
-    /// Incomplete: must not be cached.
-    pub degraded: bool,
-    /// How long each stage took.
-    pub timings: Timings,
+    /// Names the body; none for one that is incomplete.
+    pub key: Option<Key>,
+    /// Where it came from.
+    pub served: Served,
+    /// The caller has this very body already: it is left out here.
+    pub unchanged: bool,
+    /// How long ago it was made.
+    pub age: Duration,
+    /// How long each stage took, where this caller's search ran them.
+    pub timings: Option<Timings>,
+    /// How long the caller waited.
+    pub total: Duration,
 }
 
 /// Bounds of a search.
@@ -61,25 +107,66 @@ pub struct Outcome {
 pub struct Config {
     /// The longest a search waits for its vector before it answers from words alone; covers loading the model on first use.
     pub embed_timeout: Duration,
+    /// What is kept, and how long.
+    pub cache: cache::Config,
+    /// Different searches that are computed at once. More are refused: they would wait for connections until their time is over.
+    pub max_flights: usize,
+    /// Candidates an index scan keeps when the query does not say; decides answers, so it is part of their keys.
+    pub ef_search: u16,
+    /// Lists an `IVFFlat` scan reads; likewise.
+    pub ivfflat_probes: u16,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { embed_timeout: Duration::from_secs(3) }
+        let pool = crate::index::pool::Config::default();
+        Self {
+            embed_timeout: Duration::from_secs(3),
+            cache: cache::Config::default(),
+            max_flights: 256,
+            ef_search: pool.ef_search,
+            ivfflat_probes: pool.ivfflat_probes,
+        }
     }
 }
 
-/// The stages in their order.
+/// The stages in their order. Cheap to clone.
 #[derive(Clone)]
 pub struct Search {
+    path: Arc<Path>,
+}
+
+struct Path {
     stages: Stages,
+    results: Tiers<Answered>,
+    flights: Flights<Key, Result<Flown, Error>>,
+    refreshes: Arc<Semaphore>,
+    /// Known once the model's identity was read.
+    profile: OnceCell<Profile>,
+    config: Config,
+    lifecycle: Lifecycle,
 }
 
 impl Search {
     /// Puts the stages together; loads nothing.
     #[must_use]
-    pub fn new(index: Index, embedder: Embedder, config: Config) -> Self {
-        Self { stages: Stages::new(index, embedder, config) }
+    pub fn new(index: Index, embedder: Embedder, config: Config, lifecycle: &Lifecycle) -> Self {
+        let cache = config.cache;
+        let vectors = query_vectors::QueryVectors::new(
+            embedder.clone(),
+            Tiers::new("vectors", cache.vector_bytes, cache.lifetime),
+            Flights::new("vectors", config.max_flights, lifecycle),
+        );
+        let path = Path {
+            stages: Stages::new(index, embedder, vectors, config),
+            results: Tiers::new("results", cache.result_bytes, cache.lifetime),
+            flights: Flights::new("results", config.max_flights, lifecycle),
+            refreshes: Arc::new(Semaphore::new(REFRESHES)),
+            profile: OnceCell::new(),
+            config,
+            lifecycle: lifecycle.clone(),
+        };
+        Self { path: Arc::new(path) }
     }
 
     /// Every source and what of it is published.
@@ -87,30 +174,135 @@ impl Search {
     /// # Errors
     /// When the database has been away for longer than the catalog's lease.
     pub async fn catalog(&self) -> Result<Arc<Catalog>, Error> {
-        Ok(self.stages.index.catalog().await?)
+        Ok(self.path.stages.index.catalog().await?)
     }
 
-    /// Answers `query` as JSON.
+    /// Answers `query` as JSON. `has` says whether the caller holds the body of this key: then it is not made for nothing.
     ///
     /// # Errors
-    /// For an unknown source or version, for a cursor whose documents are gone, and when no leg could answer.
-    pub async fn run(&self, query: &Query) -> Result<Outcome, Error> {
-        let (answer, timings) = self.answer(query).await?;
-        let body = serde_json::to_vec(&answer).map_err(|error| Error::Internal(error.to_string()))?;
-        Ok(Outcome { body: body.into(), degraded: answer.degraded, timings })
+    /// For an unknown source or version, for a cursor whose documents are gone, and when no leg could answer and nothing is
+    /// kept that could.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the caller's place up. A search that others wait for goes on; one that nobody waits for ends.
+    pub async fn run(&self, query: Query, caching: Caching, has: impl Fn(&Key) -> bool) -> Result<Outcome, Error> {
+        let started = Instant::now();
+        let (resolved, confirmed) = self.path.resolve(&query).await?;
+        if caching == Caching::Bypass {
+            self.path.results.record_bypass();
+            let flown = self.path.compute(&query, &resolved, caching).await?;
+            return Ok(flown.outcome(None, Served::Bypass, started));
+        }
+        let key = key::of_answer(self.path.profile().await, &query, &resolved);
+        let kept = if caching == Caching::Use { self.path.results.look(&key) } else { None };
+        if caching == Caching::Use && has(&key) {
+            return Ok(unchanged(kept.as_deref(), key, confirmed, started));
+        }
+        if let Some(held) = &kept {
+            if !confirmed {
+                return Ok(from_kept(held, key, Served::Stale, started));
+            }
+            if held.is_fresh() {
+                self.refresh_ahead(held, key, &resolved);
+                return Ok(from_kept(held, key, Served::Local, started));
+            }
+        }
+        let question = Arc::new(query);
+        let path = Arc::clone(&self.path);
+        let flight = if caching == Caching::Refresh { refresh_of(&key) } else { key };
+        let (role, flown) =
+            self.path.flights.join(flight, || path.fly(key, question, resolved, (caching, confirmed))).await;
+        match (flown.map_err(Error::from).and_then(|flown| flown), kept) {
+            (Ok(flown), _) => {
+                let served = flown.served_to(role, caching);
+                Ok(flown.outcome(Some(key), served, started))
+            }
+            (Err(error), Some(held)) if error.is_transient() => {
+                tracing::warn!(%error, "answered from what was kept: it could not be made anew");
+                Ok(from_kept(&held, key, Served::Stale, started))
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
-    /// Answers `query`.
-    ///
-    /// Answers `query`.
+    /// Answers `query` without any cache: for the command line and the evaluation.
     ///
     /// # Errors
     /// As [`Search::run`].
     pub async fn answer(&self, query: &Query) -> Result<(Answer, Timings), Error> {
-        let resolved = match &query.cursor {
-            Some(cursor) => self.stages.index.resolve_pinned(&cursor.generations).await?,
-            None => self.stages.index.catalog().await?.resolve(&query.selection)?,
-        };
-        self.stages.answer(query, &resolved).await
+        let (resolved, _) = self.path.resolve(query).await?;
+        self.path.stages.answer(Ask { query, resolved: &resolved, caching: Caching::Bypass }).await
     }
+
+    /// Makes a hot answer anew shortly before it ends, so that nobody waits for it then.
+    fn refresh_ahead(&self, held: &Held<Answered>, key: Key, resolved: &Arc<Resolved>) {
+        if !self.path.results.claim_refresh(held) {
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.path.refreshes).try_acquire_owned() else { return };
+        let (path, question, resolved) =
+            (Arc::clone(&self.path), Arc::clone(&held.value.question), Arc::clone(resolved));
+        self.path.lifecycle.spawn_detached(async move {
+            let flown = Arc::clone(&path);
+            let work = || flown.fly(key, question, resolved, (Caching::Refresh, true));
+            if let (_, Ok(Err(error))) = path.flights.join(refresh_of(&key), work).await {
+                tracing::warn!(%error, "a hot answer could not be made anew before its end");
+            }
+            drop(permit);
+        });
+    }
+}
+
+impl Path {
+    /// The generations that `query` means, and whether the database has confirmed them within the lease.
+    async fn resolve(&self, query: &Query) -> Result<(Arc<Resolved>, bool), Error> {
+        let index = &self.stages.index;
+        let (catalog, confirmed) = index.catalog_or_last(self.config.cache.lifetime.stale).await?;
+        let resolved = match &query.cursor {
+            Some(cursor) => Arc::new(index.resolve_pinned(&catalog, &cursor.generations).await?),
+            None => catalog.resolve(&query.selection)?,
+        };
+        Ok((resolved, confirmed))
+    }
+
+    /// What decides answers beside query and documents. While the model is unknown nothing that it decides is kept, since
+    /// such answers are degraded.
+    async fn profile(&self) -> &Profile {
+        static UNKNOWN: Profile = Profile { model: String::new(), ef_search: 0, ivfflat_probes: 0 };
+        let read = || async {
+            let model = self.stages.embedder.identity().await?.to_string();
+            let Config { ef_search, ivfflat_probes, .. } = self.config;
+            Ok::<_, crate::embed::Error>(Profile { model, ef_search, ivfflat_probes })
+        };
+        self.profile.get_or_try_init(read).await.unwrap_or(&UNKNOWN)
+    }
+}
+
+/// The key of the flight that makes an answer anew: it must not join one that only looks whether it is kept.
+fn refresh_of(key: &Key) -> Key {
+    Key::parts().text("refresh").bytes(key.as_bytes()).key()
+}
+
+fn from_kept(held: &Held<Answered>, key: Key, served: Served, started: Instant) -> Outcome {
+    Outcome {
+        body: held.value.body.clone(),
+        key: Some(key),
+        served,
+        unchanged: false,
+        age: held.age(),
+        timings: None,
+        total: started.elapsed(),
+    }
+}
+
+/// The caller's own copy is right: its key holds the query and the documents.
+fn unchanged(kept: Option<&Held<Answered>>, key: Key, confirmed: bool, started: Instant) -> Outcome {
+    let served = match kept {
+        _ if !confirmed => Served::Stale,
+        Some(_) => Served::Local,
+        None => Served::Miss,
+    };
+    let age = kept.map(Held::age).unwrap_or_default();
+    let total = started.elapsed();
+    Outcome { body: Bytes::new(), key: Some(key), served, unchanged: true, age, timings: None, total }
 }

@@ -18,7 +18,7 @@ use crate::harness::{
     redact, within,
 };
 
-const SEARCH: &str = "/api/search?query=connection+pool";
+const SEARCH: &str = "/api/search?query=connection+pool&cache=bypass";
 
 /// What is promised: readiness and health turn within two seconds of a failure.
 const NOTICED_WITHIN: Duration = Duration::from_secs(2);

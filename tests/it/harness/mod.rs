@@ -135,7 +135,7 @@ impl Builder {
             None => database.options.clone(),
         };
         let index = Index::connect(options, self.index.clone()).await.expect("the test's database");
-        let search = Search::new(index.clone(), embedder.clone(), self.search);
+        let search = Search::new(index.clone(), embedder.clone(), self.search, &lifecycle);
         let health = Arc::new(Health::new(embedder.clone()));
         health.probe(&index).await;
         if self.background {

@@ -1,0 +1,117 @@
+//! Have we answered this? Values by key in this process and, where one is configured, in a Redis that replicas share.
+//!
+//! A key holds everything that decides its value (for an answer the ids of the published generations too), so nothing here is
+//! ever invalidated: what is published gets new keys, and what is replaced is not asked for again. Lifetimes and bounds are
+//! about space. Any failure of the shared tier is a miss.
+
+mod key;
+mod local;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::{
+    key::{Key, Parts, Sink},
+    local::{Held, Lifetime, Local},
+};
+use crate::runtime::metrics::{self, CacheOutcome};
+
+/// What can be kept.
+pub trait Value: Clone + Send + Sync + 'static {
+    /// Bytes of memory it takes.
+    fn bytes(&self) -> usize;
+}
+
+/// How much is kept, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Memory of this process for answers; zero keeps none.
+    pub result_bytes: u64,
+    /// Memory of this process for the vectors of queries; zero keeps none.
+    pub vector_bytes: u64,
+    /// How long values live in this process.
+    pub lifetime: Lifetime,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // About 16,000 answers of five passages.
+            result_bytes: 128 * 1024 * 1024,
+            // About 16,000 queries.
+            vector_bytes: 32 * 1024 * 1024,
+            lifetime: Lifetime { ttl: Duration::from_mins(10), stale: Duration::from_mins(10) },
+        }
+    }
+}
+
+/// The values of one kind in their tiers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tiers<V: Value> {
+    /// Of the metrics: `results` or `vectors`.
+    kind: &'static str,
+    local: Local<V>,
+    lifetime: Lifetime,
+}
+
+impl<V: Value> Tiers<V> {
+    /// Keeps up to `bytes` in this process.
+    #[must_use]
+    pub fn new(kind: &'static str, bytes: u64, lifetime: Lifetime) -> Self {
+        Self { kind, local: Local::new(bytes), lifetime }
+    }
+
+    /// What this process keeps under `key`: fresh, or past its time to live and still within the stale window.
+    #[must_use]
+    pub fn look(&self, key: &Key) -> Option<Arc<Held<V>>> {
+        let held = self.local.get(key);
+        let outcome = match &held {
+            Some(held) if held.is_fresh() => CacheOutcome::Hit,
+            Some(_) => CacheOutcome::Stale,
+            None => CacheOutcome::Miss,
+        };
+        metrics::record_cache(self.kind, "l1", outcome);
+        held
+    }
+
+    /// As [`Tiers::look`], uncounted and fresh only: for whoever has looked already and waited since.
+    #[must_use]
+    pub fn look_again(&self, key: &Key) -> Option<Arc<Held<V>>> {
+        self.local.get(key).filter(|held| held.is_fresh())
+    }
+
+    /// Keeps a value that was made now.
+    pub fn keep(&self, key: Key, value: V) -> Arc<Held<V>> {
+        let held = Arc::new(Held::new(value, local::now_ms(), self.lifetime));
+        self.local.put(key, Arc::clone(&held));
+        held
+    }
+
+    /// Whether the caller should make `held` anew now, before it ends.
+    #[must_use]
+    pub fn claim_refresh(&self, held: &Held<V>) -> bool {
+        held.claim_refresh(self.lifetime.ttl)
+    }
+
+    /// Counts a request that asked not to be answered from here.
+    pub fn record_bypass(&self) {
+        metrics::record_cache(self.kind, "l1", CacheOutcome::Bypass);
+    }
+
+    /// The values that were found most often, most first.
+    #[must_use]
+    pub fn hottest(&self, most: usize) -> Vec<Arc<Held<V>>> {
+        self.local.hottest(most)
+    }
+
+    /// Forgets what this process keeps.
+    pub fn clear(&self) {
+        self.local.clear();
+    }
+
+    /// Forgets what has ended, and reports what is kept: entries and bytes.
+    pub fn tidy(&self) -> (u64, u64) {
+        let (entries, bytes) = self.local.tidy();
+        metrics::set_cache_size(self.kind, entries, bytes);
+        (entries, bytes)
+    }
+}

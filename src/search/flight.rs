@@ -1,0 +1,121 @@
+//! One flight: what happens once, however many ask the same at the same time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{Outcome, Path, Served, Timings, legs::Ask};
+use crate::{
+    cache::{self, Held, Key},
+    coalesce::Role,
+    error::Error,
+    index::Resolved,
+    query::{Caching, Query},
+    runtime::metrics,
+};
+
+/// A kept answer, and the question it answers, from which it can be made anew.
+#[derive(Clone, Debug)]
+pub(super) struct Answered {
+    pub body: Bytes,
+    pub question: Arc<Query>,
+}
+
+impl cache::Value for Answered {
+    fn bytes(&self) -> usize {
+        let question = &self.question;
+        let sources: usize = question.selection.sources.iter().map(|source| source.len() + size_of::<String>()).sum();
+        self.body.len() + size_of::<Query>() + question.text.len() + sources
+    }
+}
+
+/// What a flight brought to all who wait for it.
+#[derive(Clone, Debug)]
+pub(super) struct Flown {
+    pub body: Bytes,
+    pub from: Source,
+    pub age: Duration,
+    /// Nothing is missing from it.
+    pub complete: bool,
+    pub timings: Option<Timings>,
+}
+
+/// Where a flight got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Another flight had just kept it.
+    Local,
+    /// It was made.
+    Made,
+}
+
+impl Flown {
+    fn kept(held: &Held<Answered>, from: Source) -> Self {
+        Self { body: held.value.body.clone(), from, age: held.age(), complete: true, timings: None }
+    }
+
+    /// What the caller in `role` is told.
+    pub fn served_to(&self, role: Role, caching: Caching) -> Served {
+        match (role, self.from) {
+            (Role::Follower, _) => Served::Coalesced,
+            (Role::Leader, Source::Local) => Served::Local,
+            (Role::Leader, Source::Made) if caching == Caching::Refresh => Served::Bypass,
+            (Role::Leader, Source::Made) => Served::Miss,
+        }
+    }
+
+    pub fn outcome(self, key: Option<Key>, served: Served, started: Instant) -> Outcome {
+        Outcome {
+            body: self.body,
+            key: key.filter(|_| self.complete),
+            served,
+            unchanged: false,
+            age: self.age,
+            timings: self.timings,
+            total: started.elapsed(),
+        }
+    }
+}
+
+impl Path {
+    /// Looks once more, then makes the answer and keeps it. `confirmed`: the database has confirmed `resolved`.
+    pub(super) async fn fly(
+        self: Arc<Self>,
+        key: Key,
+        question: Arc<Query>,
+        resolved: Arc<Resolved>,
+        (caching, confirmed): (Caching, bool),
+    ) -> Result<Flown, Error> {
+        // Whoever looked before this flight began may have missed what the last one kept.
+        if caching == Caching::Use
+            && let Some(held) = self.results.look_again(&key)
+        {
+            return Ok(Flown::kept(&held, Source::Local));
+        }
+        let flown = self.compute(&question, &resolved, caching).await?;
+        // What the database has not confirmed may be replaced already.
+        if flown.complete && confirmed {
+            self.results.keep(key, Answered { body: flown.body.clone(), question });
+        }
+        Ok(flown)
+    }
+
+    /// Makes the answer.
+    pub(super) async fn compute(&self, query: &Query, resolved: &Resolved, caching: Caching) -> Result<Flown, Error> {
+        let (answer, timings) = self.stages.answer(Ask { query, resolved, caching }).await?;
+        if let Some(reason) = answer.degraded_reason.as_deref() {
+            metrics::record_degraded(reason.split(':').next().unwrap_or_default());
+        }
+        let body = serde_json::to_vec(&answer).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(Flown {
+            body: body.into(),
+            from: Source::Made,
+            age: Duration::ZERO,
+            complete: !answer.degraded,
+            timings: Some(timings),
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! Vectors of query texts: kept, and made once for everybody who asks at the same time.
+
+use crate::{
+    cache::{self, Key, Tiers},
+    coalesce::Flights,
+    embed::{self, Embedder, QueryVector},
+    error::Error,
+    query::Caching,
+    search::key,
+};
+
+/// Of a vector's numbers, each.
+const NUMBER_BYTES: usize = 4;
+
+impl cache::Value for QueryVector {
+    fn bytes(&self) -> usize {
+        self.vector.len() * NUMBER_BYTES + size_of::<QueryVector>()
+    }
+}
+
+/// The way to the embedder.
+#[derive(Clone)]
+pub(super) struct QueryVectors {
+    embedder: Embedder,
+    pub kept: Tiers<QueryVector>,
+    flights: Flights<Key, Result<QueryVector, embed::Error>>,
+}
+
+impl QueryVectors {
+    pub fn new(
+        embedder: Embedder,
+        kept: Tiers<QueryVector>,
+        flights: Flights<Key, Result<QueryVector, embed::Error>>,
+    ) -> Self {
+        Self { embedder, kept, flights }
+    }
+
+    /// The vector of `text`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the caller's place up; the embedding goes on while others wait for it.
+    pub async fn of(&self, text: &str, caching: Caching) -> Result<QueryVector, Error> {
+        let model = self.embedder.identity().await?.to_string();
+        match caching {
+            Caching::Use => self.known_or_made(key::of_vector(&model, text), text).await,
+            Caching::Refresh => {
+                let made = self.embedder.embed_query(text).await?;
+                Ok(self.kept.keep(key::of_vector(&model, text), made).value.clone())
+            }
+            Caching::Bypass => {
+                self.kept.record_bypass();
+                Ok(self.embedder.embed_query(text).await?)
+            }
+        }
+    }
+
+    async fn known_or_made(&self, key: Key, text: &str) -> Result<QueryVector, Error> {
+        if let Some(held) = self.kept.look(&key).filter(|held| held.is_fresh()) {
+            return Ok(held.value.clone());
+        }
+        let (embedder, kept, text) = (self.embedder.clone(), self.kept.clone(), text.to_owned());
+        let (_, made) = self
+            .flights
+            .join(key, || async move {
+                if let Some(held) = kept.look_again(&key) {
+                    return Ok(held.value.clone());
+                }
+                let made = embedder.embed_query(&text).await?;
+                Ok(kept.keep(key, made).value.clone())
+            })
+            .await;
+        Ok(made??)
+    }
+}
