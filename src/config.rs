@@ -13,6 +13,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
+    cache::shared,
     embed,
     index::{self, cluster},
     runtime::{listen, telemetry::LogFormat},
@@ -50,6 +51,18 @@ pub struct Settings {
     pub ef_search: u16,
     /// Lists an `IVFFlat` scan reads.
     pub ivfflat_probes: u16,
+    /// `redis://…` or `rediss://…`, with commas between several; empty uses no Redis. May hold a password.
+    pub redis_url: Secret,
+    /// `single`, `cluster` or `sentinel`.
+    pub redis_mode: shared::Mode,
+    /// The name under which sentinels know the primary.
+    pub redis_sentinel_master: String,
+    /// The password of the sentinels themselves.
+    pub redis_sentinel_password: Secret,
+    /// Connections to Redis that are held open.
+    pub redis_connections: usize,
+    /// The longest a lookup in Redis takes.
+    pub redis_timeout_ms: u64,
     /// `local`, `remote` or `fake` (for tests: no meaning, only words).
     pub embed_provider: EmbedProvider,
     /// `libonnxruntime.so`. Default: `runtime/onnxruntime` in the data directory.
@@ -128,6 +141,12 @@ impl Default for Settings {
             database_statement_timeout_ms: 10_000,
             ef_search: pool.ef_search,
             ivfflat_probes: pool.ivfflat_probes,
+            redis_url: Secret::default(),
+            redis_mode: shared::Mode::Single,
+            redis_sentinel_master: String::new(),
+            redis_sentinel_password: Secret::default(),
+            redis_connections: 3,
+            redis_timeout_ms: 50,
             embed_provider: EmbedProvider::Local,
             onnxruntime: None,
             model_dir: None,
@@ -230,6 +249,9 @@ impl Settings {
                 "set at least 60: searches that began before a publish read the replaced documents",
             );
         }
+        if let Err(shared::Error { setting, message }) = self.redis().check() {
+            return invalid(setting, &message);
+        }
         if self.embed_provider == EmbedProvider::Remote && (self.embed_url.is_empty() || self.embed_model.is_empty()) {
             return invalid("embed_provider", "remote needs embed_url and embed_model");
         }
@@ -261,6 +283,19 @@ impl Settings {
                 ef_search: self.ef_search,
                 ivfflat_probes: self.ivfflat_probes,
             },
+        }
+    }
+
+    /// The shared cache tier's settings.
+    #[must_use]
+    pub fn redis(&self) -> shared::Config {
+        shared::Config {
+            urls: self.redis_url.0.clone(),
+            mode: self.redis_mode,
+            sentinel_master: self.redis_sentinel_master.clone(),
+            sentinel_password: self.redis_sentinel_password.0.clone(),
+            connections: self.redis_connections,
+            timeout: Duration::from_millis(self.redis_timeout_ms),
         }
     }
 

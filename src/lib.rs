@@ -13,6 +13,7 @@ pub mod admin;
 pub mod answer;
 pub mod api;
 pub mod app;
+pub mod cache;
 pub mod config;
 pub mod embed;
 pub mod error;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each module at the top of `src` may import of the others. `app` puts everything together, so it may import all.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("main", &["app", "config"]),
     ("lib", &[]),
     ("admin", &["search", "health", "index", "work", "error", "runtime"]),
@@ -18,7 +18,8 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("health", &["embed", "index"]),
     ("work", &["embed", "index", "cache", "error", "runtime"]),
     ("error", &["embed", "index"]),
-    ("config", &["embed", "index", "search", "runtime"]),
+    ("config", &["cache", "embed", "index", "search", "runtime"]),
+    ("cache", &["runtime"]),
     ("embed", &["runtime"]),
     ("index", &["runtime"]),
     ("rank", &["runtime"]),
@@ -26,12 +27,15 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 14] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("axum", &["api/", "admin/", "runtime/listen.rs"]),
     ("hyper", &["runtime/listen.rs"]),
     ("hyper_util", &["runtime/listen.rs"]),
     ("sqlx", &["index/", "work/queue.rs"]),
     ("pgvector", &["index/"]),
+    ("redis", &["cache/"]),
+    ("deadpool_redis", &["cache/"]),
+    ("zstd", &["cache/"]),
     ("fastembed", &["embed/"]),
     ("ort", &["embed/"]),
     ("tokenizers", &["embed/"]),
