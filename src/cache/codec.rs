@@ -138,6 +138,8 @@ fn inflate(content: &[u8], length: usize) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
     use proptest::prelude::*;
 
     use super::*;

@@ -138,6 +138,8 @@ pub(super) fn is_tls(address: &ConnectionInfo) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
     use super::*;
 
     fn config(urls: &str, mode: Mode) -> Config {

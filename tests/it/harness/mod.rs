@@ -8,6 +8,7 @@ pub mod database;
 pub mod faulty;
 pub mod fixtures;
 pub mod process;
+pub mod redis;
 
 use std::{
     net::SocketAddr,
@@ -310,7 +311,7 @@ pub fn data_dir() -> PathBuf {
 }
 
 /// Metrics are of the process, so all servers of a test run share them.
-fn recorder() -> PrometheusHandle {
+pub fn recorder() -> PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     install_tls();
     RECORDER.get_or_init(|| metrics::install().expect("the only recorder")).clone()
