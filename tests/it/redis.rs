@@ -278,8 +278,13 @@ async fn a_restarted_redis_is_used_again() {
     let tier = Tier::connected(redis.address()).await;
     tier.keep(&name("a"), "body").await;
     redis.restart().await;
-    within(BACK_WITHIN, "it is asked again", async || tier.get(&name("a")).await == Lookup::Miss).await;
-    tier.keep(&name("a"), "body").await;
+    within(BACK_WITHIN, "it is used again", async || {
+        tier.put(name("b"), stored("body"), HOUR);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        tier.holds(&name("b"), "body").await
+    })
+    .await;
+    assert_eq!(tier.get(&name("a")).await, Lookup::Miss);
 }
 
 #[tokio::test]

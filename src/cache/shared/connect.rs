@@ -32,8 +32,9 @@ const DISCOVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Batches of writes and walks over all names are off the request path, but a silent connection must be noticed.
 pub(super) const BULK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A moved slot costs one more question, a node in trouble a few; more than this fits into no lookup.
-const CLUSTER_RETRIES: u32 = 3;
+/// While nodes disagree about who has a slot, a few more answers than one lead to the wrong node. A caller's timeout ends
+/// it earlier.
+const CLUSTER_RETRIES: u32 = 16;
 
 /// What a connection is for, which decides how long a question may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -106,6 +106,7 @@ impl Link {
 
     fn fail(&self, purpose: Purpose, share: &Share, error: &RedisError) {
         tracing::debug!(%error, ?purpose, "redis did not answer a command");
+
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::ReadOnly) => self.renew(),
             _ if error.is_timeout() => self.strike(purpose, share),
@@ -162,7 +163,7 @@ impl Link {
         if !self.breaker().take_probe(Instant::now()) {
             return;
         }
-        match self.try_again().await {
+        match self.open_and_ask().await {
             Ok(latency) => {
                 tracing::info!("redis answers");
                 self.set_status(Status::Healthy { latency });
@@ -173,9 +174,13 @@ impl Link {
         }
     }
 
-    async fn try_again(&self) -> RedisResult<Duration> {
+    async fn open_and_ask(&self) -> RedisResult<Duration> {
         let mut line = self.connector.open(Purpose::Reads).await?;
-        let latency = ask_probe(&mut line).await?;
+        let started = Instant::now();
+        line.ask(&probe_command()).await?;
+        let latency = started.elapsed();
+        // Whoever is told that Redis is back may write at once.
+        self.bulk.fill(0, self.connector.open(Purpose::Bulk).await?);
         self.reads.fill(0, line);
         Ok(latency)
     }
@@ -189,12 +194,18 @@ impl Link {
         let reads = self.reads.empty().into_iter().map(|place| fill(Purpose::Reads, place));
         let bulk = self.bulk.empty().into_iter().map(|place| fill(Purpose::Bulk, place));
         tokio::join!(futures::future::join_all(reads), futures::future::join_all(bulk));
-        let Some(mut share) = self.share(Purpose::Reads) else { return };
+        // A write that found a dead connection would be lost.
+        self.measure(Purpose::Bulk).await;
+        if let Some(latency) = self.measure(Purpose::Reads).await {
+            self.set_status(Status::Healthy { latency });
+        }
+    }
+
+    async fn measure(&self, purpose: Purpose) -> Option<Duration> {
+        let mut share = self.share(purpose)?;
         let started = Instant::now();
         let answer = share.line.ask(&probe_command()).await;
-        if self.settle(Purpose::Reads, &share, answer).is_ok() {
-            self.set_status(Status::Healthy { latency: started.elapsed() });
-        }
+        self.settle(purpose, &share, answer).ok().map(|_| started.elapsed())
     }
 
     /// Reports the connections to the metrics.
@@ -229,9 +240,4 @@ impl Link {
 /// answer a PING.
 fn probe_command() -> Cmd {
     Cmd::get(format!("{}probe", name::prefix()))
-}
-
-async fn ask_probe(line: &mut Line) -> RedisResult<Duration> {
-    let started = Instant::now();
-    line.ask(&probe_command()).await.map(|_| started.elapsed())
 }

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use deadpool_redis::redis::{Client, Cmd, FromRedisValue, RedisResult, Value, cmd, from_redis_value};
+use deadpool_redis::redis::{Client, Cmd, FromRedisValue, RedisResult, Value, cmd};
 use tempfile::TempDir;
 
 use super::{eventually, process::free_addresses};
@@ -127,6 +127,14 @@ impl Redis {
         self.ask(cmd("INFO").arg(section)).await
     }
 
+    /// The port of the node that has a slot of the cluster, as far as this node knows.
+    async fn owner_of(&self, slot: u16) -> u16 {
+        type Node = (String, u16, String, Vec<Value>);
+        let ranges: Vec<(u16, u16, Node)> = self.ask(cmd("CLUSTER").arg("SLOTS")).await;
+        let found = ranges.into_iter().find(|(first, last, _)| (first..=last).contains(&&slot));
+        found.map_or(0, |(_, _, (_, port, ..))| port)
+    }
+
     /// Makes it a replica, or a primary.
     pub async fn follow(&self, primary: Option<SocketAddr>) {
         let (host, port) = primary.map_or(("NO".to_owned(), "ONE".to_owned()), |primary| {
@@ -212,21 +220,19 @@ impl Cluster {
         self.nodes[0].ask(cmd("CLUSTER").arg("KEYSLOT").arg(key)).await
     }
 
-    /// The node that has a slot.
+    /// The node that has a slot, once all nodes agree.
     pub async fn owner(&self, slot: u16) -> usize {
-        for (nth, node) in self.nodes.iter().enumerate() {
-            let answer: Value = node.ask(cmd("CLUSTER").arg("SLOTS")).await;
-            let ranges: Vec<Vec<Value>> = from_redis_value(answer).expect("ranges");
-            for range in ranges {
-                let (first, last): (u16, u16) =
-                    (from_redis_value(range[0].clone()).unwrap(), from_redis_value(range[1].clone()).unwrap());
-                let (_, port, _): (String, u16, String) = owner_of(&range[2]);
-                if (first..=last).contains(&slot) && port == node.address.port() {
-                    return nth;
-                }
+        let port = std::cell::Cell::new(0);
+        eventually("all nodes agree on a slot", async || {
+            let mut ports = Vec::new();
+            for node in &self.nodes {
+                ports.push(node.owner_of(slot).await);
             }
-        }
-        panic!("nobody has slot {slot}");
+            port.set(ports[0]);
+            ports.iter().all(|other| *other == ports[0])
+        })
+        .await;
+        self.nodes.iter().position(|node| node.address.port() == port.get()).expect("one of the nodes")
     }
 
     /// Moves a slot with its keys to another node, as an operator's tools do; returns once all nodes know.
@@ -248,15 +254,9 @@ impl Cluster {
                 source.ask::<Value>(&migrate).await;
             }
         }
-        for node in [target, source] {
+        for node in [target, source].into_iter().chain(&self.nodes) {
             node.ask::<Value>(cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("NODE").arg(&target_id)).await;
         }
-        eventually("all know the slot's new node", async || self.owner(slot).await == to).await;
+        assert_eq!(self.owner(slot).await, to);
     }
-}
-
-fn owner_of(node: &Value) -> (String, u16, String) {
-    let fields: Vec<Value> = from_redis_value(node.clone()).expect("a node");
-    let text = |value: &Value| from_redis_value::<String>(value.clone()).expect("a text");
-    (text(&fields[0]), from_redis_value(fields[1].clone()).expect("a port"), text(&fields[2]))
 }
