@@ -13,7 +13,8 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    cache, embed,
+    cache::{self, shared},
+    embed,
     index::{self, cluster},
     runtime::{listen, telemetry::LogFormat},
     search,
@@ -50,6 +51,18 @@ pub struct Settings {
     pub ef_search: u16,
     /// Lists an `IVFFlat` scan reads.
     pub ivfflat_probes: u16,
+    /// `redis://…` or `rediss://…`, with commas between several; empty uses no Redis. May hold a password.
+    pub redis_url: Secret,
+    /// `single`, `cluster` or `sentinel`.
+    pub redis_mode: shared::Mode,
+    /// The name under which sentinels know the primary.
+    pub redis_sentinel_master: String,
+    /// The password of the sentinels themselves.
+    pub redis_sentinel_password: Secret,
+    /// Connections to Redis that are held open.
+    pub redis_connections: usize,
+    /// The longest a lookup in Redis takes.
+    pub redis_timeout_ms: u64,
     /// `local`, `remote` or `fake` (for tests: no meaning, only words).
     pub embed_provider: EmbedProvider,
     /// `libonnxruntime.so`. Default: `runtime/onnxruntime` in the data directory.
@@ -85,6 +98,8 @@ pub struct Settings {
     pub cache_ttl_s: u64,
     /// How much longer it is given, marked stale, while it cannot be made anew.
     pub cache_stale_s: u64,
+    /// How long an answer lives in Redis.
+    pub cache_shared_ttl_s: u64,
     /// Different searches that are computed at once.
     pub max_searches: usize,
     /// The largest file that is imported.
@@ -138,6 +153,12 @@ impl Default for Settings {
             database_statement_timeout_ms: 10_000,
             ef_search: pool.ef_search,
             ivfflat_probes: pool.ivfflat_probes,
+            redis_url: Secret::default(),
+            redis_mode: shared::Mode::Single,
+            redis_sentinel_master: String::new(),
+            redis_sentinel_password: Secret::default(),
+            redis_connections: 3,
+            redis_timeout_ms: 50,
             embed_provider: EmbedProvider::Local,
             onnxruntime: None,
             model_dir: None,
@@ -155,6 +176,7 @@ impl Default for Settings {
             cache_vector_bytes: cache.vector_bytes,
             cache_ttl_s: cache.lifetime.ttl.as_secs(),
             cache_stale_s: cache.lifetime.stale.as_secs(),
+            cache_shared_ttl_s: cache.shared_ttl.as_secs(),
             max_searches: search::Config::default().max_flights,
             max_file_bytes: 5 * 1024 * 1024,
             max_body_bytes: 1024 * 1024,
@@ -191,6 +213,12 @@ pub enum Error {
         /// What is wrong and what is allowed.
         message: String,
     },
+}
+
+impl From<shared::Error> for Error {
+    fn from(error: shared::Error) -> Self {
+        Self::Invalid { setting: error.setting, message: error.message }
+    }
 }
 
 impl Settings {
@@ -245,6 +273,7 @@ impl Settings {
                 "set at least 60: searches that began before a publish read the replaced documents",
             );
         }
+        self.check_caches()?;
         if self.embed_provider == EmbedProvider::Remote && (self.embed_url.is_empty() || self.embed_model.is_empty()) {
             return invalid("embed_provider", "remote needs embed_url and embed_model");
         }
@@ -253,6 +282,33 @@ impl Settings {
         }
         if self.bind == self.admin_bind && self.bind.port() != 0 {
             return invalid("admin_bind", "is the same address as bind; set another port");
+        }
+        Ok(())
+    }
+
+    fn check_caches(&self) -> Result<(), Error> {
+        /// A day: an answer that is wrong for a reason nobody thought of is gone by then.
+        const LONGEST_S: u64 = 86_400;
+        self.redis().check()?;
+        let invalid = |setting, message: String| Err(Error::Invalid { setting, message });
+        let times = [
+            ("cache_ttl_s", self.cache_ttl_s, 1),
+            ("cache_stale_s", self.cache_stale_s, 0),
+            ("cache_shared_ttl_s", self.cache_shared_ttl_s, 1),
+        ];
+        for (setting, seconds, least) in times {
+            if !(least..=LONGEST_S).contains(&seconds) {
+                return invalid(setting, format!("is {seconds}; set {least} to {LONGEST_S} seconds"));
+            }
+        }
+        if self.redis().is_enabled() && self.cache_ttl_s > self.cache_shared_ttl_s {
+            let (own, shared) = (self.cache_ttl_s, self.cache_shared_ttl_s);
+            let message =
+                format!("is {own}, longer than cache_shared_ttl_s, which is {shared}; set it to that or less");
+            return invalid("cache_ttl_s", message);
+        }
+        if self.max_searches == 0 {
+            return invalid("max_searches", "set at least 1".to_owned());
         }
         Ok(())
     }
@@ -279,6 +335,19 @@ impl Settings {
         }
     }
 
+    /// The shared cache tier's settings.
+    #[must_use]
+    pub fn redis(&self) -> shared::Config {
+        shared::Config {
+            urls: self.redis_url.0.clone(),
+            mode: self.redis_mode,
+            sentinel_master: self.redis_sentinel_master.clone(),
+            sentinel_password: self.redis_sentinel_password.0.clone(),
+            connections: self.redis_connections,
+            timeout: Duration::from_millis(self.redis_timeout_ms),
+        }
+    }
+
     /// The search path's settings.
     #[must_use]
     pub fn search(&self) -> search::Config {
@@ -299,6 +368,7 @@ impl Settings {
                 ttl: Duration::from_secs(self.cache_ttl_s),
                 stale: Duration::from_secs(self.cache_stale_s),
             },
+            shared_ttl: Duration::from_secs(self.cache_shared_ttl_s),
         }
     }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::{
+    cache::shared::{self, Shared},
     embed::{self, Embedder},
     index::{Error as IndexError, Index},
 };
@@ -74,14 +75,15 @@ pub struct Health {
     started: Instant,
     postgres: RwLock<Check>,
     embedder: Embedder,
+    shared: Option<Shared>,
 }
 
 impl Health {
     /// Nothing has been seen yet: the database counts as away.
     #[must_use]
-    pub fn new(embedder: Embedder) -> Self {
+    pub fn new(embedder: Embedder, shared: Option<Shared>) -> Self {
         let postgres = RwLock::new(Check::new(Status::Unhealthy, "not probed yet"));
-        Self { started: Instant::now(), postgres, embedder }
+        Self { started: Instant::now(), postgres, embedder, shared }
     }
 
     /// The state now, from memory.
@@ -91,7 +93,7 @@ impl Health {
         let checks = BTreeMap::from([
             ("postgres", postgres),
             ("embedder", embedder_check(&self.embedder.status())),
-            ("redis", Check::new(Status::Healthy, "not configured")),
+            ("redis", redis_check(self.shared.as_ref())),
             ("queue", Check::new(Status::Healthy, "not used")),
         ]);
         let worst = checks.values().map(|check| check.status).max();
@@ -139,6 +141,17 @@ fn embedder_check(status: &embed::Status) -> Check {
         embed::Status::Loading => Check::new(Status::Healthy, "loading the model"),
         embed::Status::Ready => Check { status: Status::Healthy, latency_ms: None, detail: None },
         embed::Status::Failed { .. } => Check::new(Status::Degraded, "the model cannot be used; the log says why"),
+    }
+}
+
+/// Searches go on without the shared cache, at a price.
+fn redis_check(shared: Option<&Shared>) -> Check {
+    match shared.map(Shared::status) {
+        None => Check::new(Status::Healthy, "not configured"),
+        Some(shared::Status::Healthy { latency }) => {
+            Check { status: Status::Healthy, latency_ms: Some(latency.as_secs_f64() * 1_000.0), detail: None }
+        }
+        Some(shared::Status::Away { .. }) => Check::new(Status::Degraded, "redis cannot be used; the log says why"),
     }
 }
 

@@ -99,7 +99,7 @@ pub fn throughput(
 pub async fn serve(app: &App, search: Search, lifecycle: &Lifecycle) -> Result<SocketAddr, Failure> {
     let listener = listen::bind("bind", "127.0.0.1:0".parse()?).await?;
     let address = listener.local_addr()?;
-    let health = Arc::new(Health::new(app.embedder.clone()));
+    let health = Arc::new(Health::new(app.embedder.clone(), None));
     let state = api::State {
         search,
         index: app.index.clone(),

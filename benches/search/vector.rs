@@ -12,7 +12,7 @@ use doc_server::{
         vectors::{Options, Scan},
     },
     runtime::lifecycle::Lifecycle,
-    search::Search,
+    search::{Parts, Search},
 };
 
 use crate::{
@@ -46,7 +46,7 @@ pub async fn run(settings: &Settings, texts: &Texts) -> Result<(), Failure> {
     let fake = Backend::Fake(FakeConfig { known: Arc::new(known), identity, ..FakeConfig::default() });
     let embedder = Embedder::new(Config { backend: fake, queue_capacity: 1_024 }, &lifecycle)?;
     app.index.follow(&lifecycle);
-    let search = Search::new(app.index.clone(), embedder, settings.search(), &lifecycle);
+    let search = Search::new(Parts { index: app.index.clone(), embedder, shared: None }, settings.search(), &lifecycle);
     let address = serve(&app, search, &lifecycle).await?;
     let paths =
         Arc::new(queries.iter().map(|query| search_path(query, "&mode=vector&cache=bypass")).collect::<Vec<_>>());

@@ -17,6 +17,7 @@ use arguments::{Arguments, Command};
 use clap::{CommandFactory, Parser};
 
 use crate::{
+    cache::shared::Shared,
     config::{self, EmbedProvider, Settings},
     embed::{self, Embedder},
     index::{Error as IndexError, Index, cluster, cluster::Cluster, database},
@@ -24,7 +25,7 @@ use crate::{
         lifecycle::{Lifecycle, Signals},
         listen, telemetry,
     },
-    search::Search,
+    search::{Parts, Search},
 };
 
 /// Why a role could not do its work. Printed for a person; the process exits with [`Error::exit_code`].
@@ -114,6 +115,8 @@ pub struct App {
     pub index: Index,
     /// The model.
     pub embedder: Embedder,
+    /// The cache that replicas have in common, where there is one.
+    pub shared: Option<Shared>,
     /// The path of a search.
     pub search: Search,
     cluster: Option<Arc<Cluster>>,
@@ -163,8 +166,17 @@ impl App {
                 return Err(error.into());
             }
         };
-        let search = Search::new(index.clone(), embedder.clone(), settings.search(), &lifecycle);
-        Ok(Self { lifecycle, index, embedder, search, cluster })
+        let shared = match Shared::new(&settings.redis(), &lifecycle) {
+            Ok(shared) => shared,
+            Err(error) => {
+                index.close().await;
+                leave(cluster).await;
+                return Err(config::Error::from(error).into());
+            }
+        };
+        let parts = Parts { index: index.clone(), embedder: embedder.clone(), shared: shared.clone() };
+        let search = Search::new(parts, settings.search(), &lifecycle);
+        Ok(Self { lifecycle, index, embedder, shared, search, cluster })
     }
 
     /// Does `work` on a schema that is up to date, until it is done or a signal arrives, then leaves in order.
@@ -277,7 +289,7 @@ impl Settings {
                 let name = path.rsplit('/').next().unwrap_or(path).to_owned();
                 Ok(embed::HubFile { path: path.to_owned(), name, sha256: sha256.to_owned() })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, config::Error>>()?;
         Ok(Some(embed::Hub { url: self.model_hub.clone(), files }))
     }
 

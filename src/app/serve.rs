@@ -30,7 +30,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         app.close().await;
         return Err(error);
     }
-    let health = Arc::new(Health::new(app.embedder.clone()));
+    let health = Arc::new(Health::new(app.embedder.clone(), app.shared.clone()));
     health.probe(&app.index).await;
     start_tasks(&app, &settings, &health);
     let (lifecycle, bounds) = (&app.lifecycle, settings.listen());

@@ -53,8 +53,7 @@ pub struct Held<V> {
 
 impl<V> Held<V> {
     pub(super) fn new(value: V, made_at_ms: u64, lifetime: Lifetime) -> Self {
-        let ttl = lifetime.ttl.mul_f64(1.0 - JITTER * fastrand::f64());
-        let fresh_until = Instant::now() + ttl;
+        let fresh_until = Instant::now() + jittered(lifetime.ttl);
         Self {
             value,
             made_at_ms,
@@ -166,6 +165,11 @@ impl<V: Value> Expiry<Key, Arc<Held<V>>> for UntilGone {
     }
 }
 
+/// A little less than `ttl`, at random.
+pub(super) fn jittered(ttl: Duration) -> Duration {
+    ttl.mul_f64(1.0 - JITTER * fastrand::f64())
+}
+
 /// Milliseconds of Unix time.
 pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -179,6 +183,10 @@ mod tests {
     impl Value for String {
         fn bytes(&self) -> usize {
             self.len()
+        }
+
+        fn encode(&self) -> bytes::Bytes {
+            self.clone().into()
         }
     }
 

@@ -4,14 +4,23 @@
 //! ever invalidated: what is published gets new keys, and what is replaced is not asked for again. Lifetimes and bounds are
 //! about space. Any failure of the shared tier is a miss.
 
+mod breaker;
+mod codec;
 mod key;
+mod lease;
 mod local;
+pub mod shared;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
+use self::shared::{Lookup, Name, Shared, Stored};
 pub use self::{
     key::{Key, Parts, Sink},
+    lease::Turn,
     local::{Held, Lifetime, Local},
+    shared::Kind,
 };
 use crate::runtime::metrics::{self, CacheOutcome};
 
@@ -19,6 +28,9 @@ use crate::runtime::metrics::{self, CacheOutcome};
 pub trait Value: Clone + Send + Sync + 'static {
     /// Bytes of memory it takes.
     fn bytes(&self) -> usize;
+
+    /// What other processes are given of it.
+    fn encode(&self) -> Bytes;
 }
 
 /// How much is kept, and for how long.
@@ -30,6 +42,8 @@ pub struct Config {
     pub vector_bytes: u64,
     /// How long values live in this process.
     pub lifetime: Lifetime,
+    /// How long values live in the shared tier.
+    pub shared_ttl: Duration,
 }
 
 impl Default for Config {
@@ -40,6 +54,7 @@ impl Default for Config {
             // About 16,000 queries.
             vector_bytes: 32 * 1024 * 1024,
             lifetime: Lifetime { ttl: Duration::from_mins(10), stale: Duration::from_mins(10) },
+            shared_ttl: Duration::from_hours(1),
         }
     }
 }
@@ -47,17 +62,19 @@ impl Default for Config {
 /// The values of one kind in their tiers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tiers<V: Value> {
-    /// Of the metrics: `results` or `vectors`.
-    kind: &'static str,
+    kind: Kind,
     local: Local<V>,
     lifetime: Lifetime,
+    /// None where no Redis is configured.
+    shared: Option<Shared>,
+    shared_ttl: Duration,
 }
 
 impl<V: Value> Tiers<V> {
-    /// Keeps up to `bytes` in this process.
+    /// Keeps up to `bytes` in this process, and all in `shared`.
     #[must_use]
-    pub fn new(kind: &'static str, bytes: u64, lifetime: Lifetime) -> Self {
-        Self { kind, local: Local::new(bytes), lifetime }
+    pub fn new(kind: Kind, bytes: u64, config: Config, shared: Option<Shared>) -> Self {
+        Self { kind, local: Local::new(bytes), lifetime: config.lifetime, shared, shared_ttl: config.shared_ttl }
     }
 
     /// What this process keeps under `key`: fresh, or past its time to live and still within the stale window.
@@ -69,7 +86,7 @@ impl<V: Value> Tiers<V> {
             Some(_) => CacheOutcome::Stale,
             None => CacheOutcome::Miss,
         };
-        metrics::record_cache(self.kind, "l1", outcome);
+        metrics::record_cache(self.kind.as_str(), "l1", outcome);
         held
     }
 
@@ -79,10 +96,35 @@ impl<V: Value> Tiers<V> {
         self.local.get(key).filter(|held| held.is_fresh())
     }
 
-    /// Keeps a value that was made now.
+    /// What the other processes have under `key`, which this one keeps from now on too. A body that `decode` refuses is none.
+    ///
+    /// # Cancel safety
+    /// Safe: what comes is not kept.
+    pub async fn fetch(&self, key: &Key, decode: impl FnOnce(Bytes) -> Option<V>) -> Option<Arc<Held<V>>> {
+        let shared = self.shared.as_ref()?;
+        let found = match shared.get(&Name::new(self.kind, key.as_bytes())).await {
+            Lookup::Hit(stored) => match decode(stored.body) {
+                Some(value) => Ok(Held::new(value, stored.made_at_ms, self.lifetime)),
+                None => Err(CacheOutcome::Miss),
+            },
+            Lookup::Miss => Err(CacheOutcome::Miss),
+            Lookup::Error => Err(CacheOutcome::Error),
+        };
+        let outcome = found.as_ref().err().copied().unwrap_or(CacheOutcome::Hit);
+        metrics::record_cache(self.kind.as_str(), "l2", outcome);
+        let held = Arc::new(found.ok()?);
+        self.local.put(*key, Arc::clone(&held));
+        Some(held)
+    }
+
+    /// Keeps a value that was made now, here and, soon, for the other processes.
     pub fn keep(&self, key: Key, value: V) -> Arc<Held<V>> {
         let held = Arc::new(Held::new(value, local::now_ms(), self.lifetime));
         self.local.put(key, Arc::clone(&held));
+        if let Some(shared) = &self.shared {
+            let stored = Stored { body: held.value.encode(), made_at_ms: held.made_at_ms };
+            shared.put(Name::new(self.kind, key.as_bytes()), stored, local::jittered(self.shared_ttl));
+        }
         held
     }
 
@@ -94,7 +136,7 @@ impl<V: Value> Tiers<V> {
 
     /// Counts a request that asked not to be answered from here.
     pub fn record_bypass(&self) {
-        metrics::record_cache(self.kind, "l1", CacheOutcome::Bypass);
+        metrics::record_cache(self.kind.as_str(), "l1", CacheOutcome::Bypass);
     }
 
     /// The values that were found most often, most first.
@@ -111,7 +153,7 @@ impl<V: Value> Tiers<V> {
     /// Forgets what has ended, and reports what is kept: entries and bytes.
     pub fn tidy(&self) -> (u64, u64) {
         let (entries, bytes) = self.local.tidy();
-        metrics::set_cache_size(self.kind, entries, bytes);
+        metrics::set_cache_size(self.kind.as_str(), entries, bytes);
         (entries, bytes)
     }
 }

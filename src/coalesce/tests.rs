@@ -1,6 +1,8 @@
 //! The interleavings of callers, flights and publishes: a scheduler picks the order of every lock and task, thousands of
 //! times, from a seed that a failure prints.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},

@@ -37,6 +37,8 @@ const EMBED_BATCH: &str = "doc_server_embed_batch_size";
 const EMBED_QUEUE: &str = "doc_server_embed_queue_depth";
 const INDEX_SEARCHES: &str = "doc_server_index_searches_total";
 const INDEX_SECONDS: &str = "doc_server_index_search_duration_seconds";
+const CACHE_BREAKER: &str = "doc_server_cache_breaker_open";
+const CACHE_WRITES_DROPPED: &str = "doc_server_cache_writes_dropped_total";
 const POOL_CONNECTIONS: &str = "doc_server_pool_connections";
 const POOL_ACQUIRE: &str = "doc_server_pool_acquire_duration_seconds";
 const POOL_LEAKED: &str = "doc_server_pool_leaked_total";
@@ -100,6 +102,8 @@ fn describe() {
         Unit::Seconds,
         "Time of one leg's statements, without waiting for a connection."
     );
+    describe_gauge!(CACHE_BREAKER, "Whether Redis is left alone because it failed (1) or used (0).");
+    describe_counter!(CACHE_WRITES_DROPPED, "Values and leases not written to Redis, by reason.");
     describe_gauge!(POOL_CONNECTIONS, "Connections of a pool, by state.");
     describe_histogram!(POOL_ACQUIRE, Unit::Seconds, "Time to get a connection from a pool.");
     describe_counter!(POOL_LEAKED, "Connections closed on return: left in a transaction, or silent.");
@@ -213,7 +217,18 @@ pub fn record_index_search(leg: &'static str, elapsed: Duration) {
     histogram!(INDEX_SECONDS, "leg" => leg).record(elapsed);
 }
 
-/// The connections of `pool` (`postgres`, later `redis`) by state.
+/// Whether the shared tier of the cache is left alone.
+pub fn set_cache_breaker_open(open: bool) {
+    gauge!(CACHE_BREAKER).set(u8::from(open));
+}
+
+/// Writes to the shared tier that were not made, by why: `full` (too much waits), `away` (Redis did not take it) or
+/// `too_large`. Zero makes the series known before the first.
+pub fn record_cache_writes_dropped(reason: &'static str, writes: u64) {
+    counter!(CACHE_WRITES_DROPPED, "reason" => reason).increment(writes);
+}
+
+/// The connections of `pool` (`postgres` or `redis`) by state.
 pub fn set_pool_connections(pool: &'static str, idle: u32, used: u32, max: u32) {
     for (state, count) in [("idle", idle), ("used", used), ("max", max)] {
         gauge!(POOL_CONNECTIONS, "pool" => pool, "state" => state).set(count);

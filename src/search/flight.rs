@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Outcome, Path, Served, Timings, legs::Ask};
 use crate::{
-    cache::{self, Held, Key},
+    cache::{self, Held, Key, Turn},
     coalesce::Role,
     error::Error,
     index::Resolved,
@@ -30,6 +30,10 @@ impl cache::Value for Answered {
         let sources: usize = question.selection.sources.iter().map(|source| source.len() + size_of::<String>()).sum();
         self.body.len() + size_of::<Query>() + question.text.len() + sources
     }
+
+    fn encode(&self) -> Bytes {
+        self.body.clone()
+    }
 }
 
 /// What a flight brought to all who wait for it.
@@ -48,6 +52,8 @@ pub(super) struct Flown {
 pub(super) enum Source {
     /// Another flight had just kept it.
     Local,
+    /// Another replica had kept it.
+    Shared,
     /// It was made.
     Made,
 }
@@ -57,11 +63,13 @@ impl Flown {
         Self { body: held.value.body.clone(), from, age: held.age(), complete: true, timings: None }
     }
 
-    /// What the caller in `role` is told.
-    pub fn served_to(&self, role: Role, caching: Caching) -> Served {
+    /// What the caller in `role` is told. `confirmed`: the database has confirmed which documents were meant.
+    pub fn served_to(&self, role: Role, caching: Caching, confirmed: bool) -> Served {
         match (role, self.from) {
+            (_, Source::Local | Source::Shared) if !confirmed => Served::Stale,
             (Role::Follower, _) => Served::Coalesced,
             (Role::Leader, Source::Local) => Served::Local,
+            (Role::Leader, Source::Shared) => Served::Shared,
             (Role::Leader, Source::Made) if caching == Caching::Refresh => Served::Bypass,
             (Role::Leader, Source::Made) => Served::Miss,
         }
@@ -81,7 +89,7 @@ impl Flown {
 }
 
 impl Path {
-    /// Looks once more, then makes the answer and keeps it. `confirmed`: the database has confirmed `resolved`.
+    /// Looks once more here and among all replicas, then makes the answer and keeps it. `confirmed`: the database has confirmed `resolved`.
     pub(super) async fn fly(
         self: Arc<Self>,
         key: Key,
@@ -89,13 +97,35 @@ impl Path {
         resolved: Arc<Resolved>,
         (caching, confirmed): (Caching, bool),
     ) -> Result<Flown, Error> {
+        if caching == Caching::Refresh {
+            return self.make(key, question, &resolved, (caching, confirmed)).await;
+        }
         // Whoever looked before this flight began may have missed what the last one kept.
-        if caching == Caching::Use
-            && let Some(held) = self.results.look_again(&key)
-        {
+        if let Some(held) = self.results.look_again(&key) {
             return Ok(Flown::kept(&held, Source::Local));
         }
-        let flown = self.compute(&question, &resolved, caching).await?;
+        let decode = |body| Some(Answered { body, question: Arc::clone(&question) });
+        if let Some(held) = self.results.fetch(&key, decode).await {
+            return Ok(Flown::kept(&held, Source::Shared));
+        }
+        let token = match self.results.turn(&key, decode).await {
+            Turn::Theirs(held) => return Ok(Flown::kept(&held, Source::Shared)),
+            Turn::Ours(token) => token,
+        };
+        let made = self.make(key, Arc::clone(&question), &resolved, (caching, confirmed)).await;
+        self.results.done(token);
+        made
+    }
+
+    /// Makes the answer, and keeps it when nothing is missing from it.
+    async fn make(
+        &self,
+        key: Key,
+        question: Arc<Query>,
+        resolved: &Resolved,
+        (caching, confirmed): (Caching, bool),
+    ) -> Result<Flown, Error> {
+        let flown = self.compute(&question, resolved, caching).await?;
         // What the database has not confirmed may be replaced already.
         if flown.complete && confirmed {
             self.results.keep(key, Answered { body: flown.body.clone(), question });

@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     answer::Answer,
-    cache::{self, Held, Tiers},
+    cache::{self, Held, Kind, Tiers, shared::Shared},
     coalesce::Flights,
     embed::Embedder,
     error::Error,
@@ -130,6 +130,17 @@ impl Default for Config {
     }
 }
 
+/// What a search is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The database.
+    pub index: Index,
+    /// The model.
+    pub embedder: Embedder,
+    /// The cache that replicas have in common, where there is one.
+    pub shared: Option<Shared>,
+}
+
 /// The stages in their order. Cheap to clone.
 #[derive(Clone)]
 pub struct Search {
@@ -150,16 +161,17 @@ struct Path {
 impl Search {
     /// Puts the stages together; loads nothing.
     #[must_use]
-    pub fn new(index: Index, embedder: Embedder, config: Config, lifecycle: &Lifecycle) -> Self {
+    pub fn new(parts: Parts, config: Config, lifecycle: &Lifecycle) -> Self {
+        let Parts { index, embedder, shared } = parts;
         let cache = config.cache;
         let vectors = query_vectors::QueryVectors::new(
             embedder.clone(),
-            Tiers::new("vectors", cache.vector_bytes, cache.lifetime),
+            Tiers::new(Kind::Vectors, cache.vector_bytes, cache, shared.clone()),
             Flights::new("vectors", config.max_flights, lifecycle),
         );
         let path = Path {
             stages: Stages::new(index, embedder, vectors, config),
-            results: Tiers::new("results", cache.result_bytes, cache.lifetime),
+            results: Tiers::new(Kind::Results, cache.result_bytes, cache, shared),
             flights: Flights::new("results", config.max_flights, lifecycle),
             refreshes: Arc::new(Semaphore::new(REFRESHES)),
             profile: OnceCell::new(),
@@ -214,7 +226,7 @@ impl Search {
             self.path.flights.join(flight, || path.fly(key, question, resolved, (caching, confirmed))).await;
         match (flown.map_err(Error::from).and_then(|flown| flown), kept) {
             (Ok(flown), _) => {
-                let served = flown.served_to(role, caching);
+                let served = flown.served_to(role, caching, confirmed);
                 Ok(flown.outcome(Some(key), served, started))
             }
             (Err(error), Some(held)) if error.is_transient() => {

@@ -1,5 +1,7 @@
 //! Vectors of query texts: kept, and made once for everybody who asks at the same time.
 
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
 use crate::{
     cache::{self, Key, Tiers},
     coalesce::Flights,
@@ -16,6 +18,27 @@ impl cache::Value for QueryVector {
     fn bytes(&self) -> usize {
         self.vector.len() * NUMBER_BYTES + size_of::<QueryVector>()
     }
+
+    fn encode(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(1 + self.vector.len() * NUMBER_BYTES);
+        bytes.put_u8(u8::from(self.truncated));
+        self.vector.iter().for_each(|number| bytes.put_f32_le(*number));
+        bytes.freeze()
+    }
+}
+
+/// Reads what [`cache::Value::encode`] wrote. Its checksum was right, so only another release could have written something else.
+fn decode(mut body: Bytes) -> Option<QueryVector> {
+    let truncated = match body.try_get_u8().ok()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    if body.is_empty() || !body.len().is_multiple_of(NUMBER_BYTES) {
+        return None;
+    }
+    let vector = std::iter::from_fn(|| body.try_get_f32_le().ok()).collect();
+    Some(QueryVector { vector, truncated })
 }
 
 /// The way to the embedder.
@@ -65,10 +88,31 @@ impl QueryVectors {
                 if let Some(held) = kept.look_again(&key) {
                     return Ok(held.value.clone());
                 }
+                if let Some(held) = kept.fetch(&key, decode).await {
+                    return Ok(held.value.clone());
+                }
                 let made = embedder.embed_query(&text).await?;
                 Ok(kept.keep(key, made).value.clone())
             })
             .await;
         Ok(made??)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cache::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_vector_is_read_as_it_was_written_and_nothing_else_is() {
+        let vector = QueryVector { vector: vec![0.6, -0.8, f32::MIN_POSITIVE].into(), truncated: true };
+        let bytes = vector.encode();
+        let read = decode(bytes.clone()).expect("what was written");
+        assert_eq!((&read.vector[..], read.truncated), (&vector.vector[..], true));
+        assert!(decode(bytes.slice(..bytes.len() - 1)).is_none());
+        assert!(decode(bytes.slice(1..)).is_none());
+        assert!(decode(Bytes::new()).is_none());
     }
 }

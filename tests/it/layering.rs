@@ -15,7 +15,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("search", &["query", "answer", "cache", "coalesce", "embed", "index", "rank", "error", "runtime"]),
     ("query", &["index", "rank"]),
     ("answer", &["index", "query", "rank"]),
-    ("health", &["embed", "index"]),
+    ("health", &["cache", "embed", "index"]),
     ("work", &["embed", "index", "cache", "error", "runtime"]),
     ("error", &["coalesce", "embed", "index"]),
     ("config", &["cache", "embed", "index", "search", "runtime"]),
@@ -28,13 +28,16 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("moka", &["cache/local.rs"]),
     ("axum", &["api/", "admin/", "runtime/listen.rs"]),
     ("hyper", &["runtime/listen.rs"]),
     ("hyper_util", &["runtime/listen.rs"]),
     ("sqlx", &["index/", "work/queue.rs"]),
     ("pgvector", &["index/"]),
+    ("redis", &["cache/"]),
+    ("deadpool_redis", &["cache/"]),
+    ("zstd", &["cache/"]),
     ("fastembed", &["embed/"]),
     ("ort", &["embed/"]),
     ("tokenizers", &["embed/"]),

@@ -23,6 +23,7 @@ mod outage;
 mod page;
 mod pages;
 mod paging;
+mod redis;
 mod search;
 mod sources;
 mod vector_index;

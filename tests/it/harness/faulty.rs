@@ -1,5 +1,5 @@
-//! A TCP proxy that breaks networks on purpose: put in front of a real server, it passes, refuses, resets, swallows, delays
-//! or cuts its connections.
+//! A TCP proxy that breaks networks on purpose: put in front of a real server, it passes, refuses, resets, swallows, delays,
+//! garbles or cuts its connections, or leads them to another server.
 //!
 //! A connection that was swallowed stays silent for ever, as behind a router that lost its state: only new ones work
 //! after [`Proxy::restore`].
@@ -26,6 +26,8 @@ pub enum Fault {
     BlackHole,
     /// Forwards late, in both directions.
     Delay(Duration),
+    /// Answers with as many bytes as the server, but others.
+    Garbage,
 }
 
 /// The network's state: the fault, and how many times all connections were cut.
@@ -33,6 +35,8 @@ pub enum Fault {
 struct State {
     fault: Fault,
     cuts: u64,
+    accepted: u64,
+    upstream: SocketAddr,
 }
 
 /// The proxy; it ends with this value.
@@ -48,10 +52,10 @@ impl Proxy {
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let state = Arc::new(watch::Sender::new(State { fault: Fault::Pass, cuts: 0 }));
+        let state = Arc::new(watch::Sender::new(State { fault: Fault::Pass, cuts: 0, accepted: 0, upstream }));
         let (told, listening) = watch::channel(true);
         let lifecycle = Lifecycle::new();
-        let accepting = accept_task(listener, upstream, Arc::clone(&state), told, lifecycle.clone());
+        let accepting = accept_task(listener, Arc::clone(&state), told, lifecycle.clone());
         let stopping = lifecycle.stopping();
         lifecycle.spawn_detached(async move { stopping.run_until_cancelled(accepting).await });
         Self { address, state, listening, lifecycle }
@@ -79,6 +83,16 @@ impl Proxy {
         self.set(Fault::Pass).await;
     }
 
+    /// Leads new connections to another server; open ones stay where they are.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        self.state.send_modify(|state| state.upstream = upstream);
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.state.borrow().accepted
+    }
+
     /// Ends every open connection once; new ones work.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
@@ -94,7 +108,6 @@ impl Drop for Proxy {
 /// Accepts while it may; closes the listener while connections are refused, and listens on the same port again.
 async fn accept_task(
     listener: TcpListener,
-    upstream: SocketAddr,
     state: Arc<watch::Sender<State>>,
     told: watch::Sender<bool>,
     lifecycle: Lifecycle,
@@ -116,7 +129,11 @@ async fn accept_task(
         let Some(open) = &listener else { continue };
         tokio::select! {
             accepted = open.accept() => if let Ok((client, _)) = accepted {
-                let connection = forward(client, upstream, state.subscribe());
+                state.send_if_modified(|state| {
+                    state.accepted += 1;
+                    false
+                });
+                let connection = forward(client, state.subscribe());
                 let stopping = lifecycle.stopping();
                 lifecycle.spawn_detached(async move { stopping.run_until_cancelled(connection).await });
             },
@@ -126,7 +143,7 @@ async fn accept_task(
 }
 
 /// One connection, until either side or a fault ends it.
-async fn forward(mut client: TcpStream, upstream: SocketAddr, mut changes: watch::Receiver<State>) {
+async fn forward(mut client: TcpStream, mut changes: watch::Receiver<State>) {
     let began = *changes.borrow_and_update();
     if began.fault == Fault::Reset {
         let _ = client.set_zero_linger();
@@ -135,7 +152,7 @@ async fn forward(mut client: TcpStream, upstream: SocketAddr, mut changes: watch
     if began.fault == Fault::BlackHole {
         return silence(client).await;
     }
-    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+    let Ok(mut server) = TcpStream::connect(began.upstream).await else { return };
     let (mut up, mut down) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     loop {
         let fault = changes.borrow().fault;
@@ -153,7 +170,12 @@ async fn forward(mut client: TcpStream, upstream: SocketAddr, mut changes: watch
                 true
             }
             read = client.read(&mut up) => pass(read, &up, &mut server, fault).await,
-            read = server.read(&mut down) => pass(read, &down, &mut client, fault).await,
+            read = server.read(&mut down) => {
+                if fault == Fault::Garbage {
+                    fastrand::fill(&mut down);
+                }
+                pass(read, &down, &mut client, fault).await
+            }
         };
         if !passed {
             return;

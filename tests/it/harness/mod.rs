@@ -8,6 +8,7 @@ pub mod database;
 pub mod faulty;
 pub mod fixtures;
 pub mod process;
+pub mod redis;
 
 use std::{
     net::SocketAddr,
@@ -19,13 +20,14 @@ use std::{
 use axum::Router;
 use doc_server::{
     admin, api,
+    cache::shared::{self, Shared},
     config::Settings,
     embed::{self, Embedder, FakeConfig, Probe},
     error::Error,
     health::{self, Health},
     index::{self, Index, generations::Target},
     runtime::{lifecycle::Lifecycle, listen, metrics},
-    search::{self, Search},
+    search::{self, Parts, Search},
     work::{
         import::{self, Import, Progress, Report},
         material::Material,
@@ -50,6 +52,7 @@ pub struct Builder {
     max_body_bytes: usize,
     index: index::Config,
     search: search::Config,
+    redis: shared::Config,
 }
 
 /// A server in a test.
@@ -108,6 +111,18 @@ impl Builder {
         self
     }
 
+    /// Other caches.
+    pub fn with_search(mut self, change: impl FnOnce(&mut search::Config)) -> Self {
+        change(&mut self.search);
+        self
+    }
+
+    /// A cache that replicas share.
+    pub fn with_redis(mut self, redis: shared::Config) -> Self {
+        self.redis = redis;
+        self
+    }
+
     /// Other pools.
     pub fn with_pool(mut self, change: impl FnOnce(&mut index::pool::Config)) -> Self {
         change(&mut self.index.pool);
@@ -135,8 +150,12 @@ impl Builder {
             None => database.options.clone(),
         };
         let index = Index::connect(options, self.index.clone()).await.expect("the test's database");
-        let search = Search::new(index.clone(), embedder.clone(), self.search, &lifecycle);
-        let health = Arc::new(Health::new(embedder.clone()));
+        let shared = Shared::new(&self.redis, &lifecycle).expect("settings of redis");
+        let search = {
+            let parts = Parts { index: index.clone(), embedder: embedder.clone(), shared: shared.clone() };
+            Search::new(parts, self.search, &lifecycle)
+        };
+        let health = Arc::new(Health::new(embedder.clone(), shared));
         health.probe(&index).await;
         if self.background {
             index.follow(&lifecycle);
@@ -185,6 +204,7 @@ impl TestApp {
             max_body_bytes: Settings::default().max_body_bytes,
             index: index::Config::default(),
             search: search::Config::default(),
+            redis: shared::Config::default(),
         }
     }
 
@@ -310,7 +330,7 @@ pub fn data_dir() -> PathBuf {
 }
 
 /// Metrics are of the process, so all servers of a test run share them.
-fn recorder() -> PrometheusHandle {
+pub fn recorder() -> PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     install_tls();
     RECORDER.get_or_init(|| metrics::install().expect("the only recorder")).clone()

@@ -1,0 +1,134 @@
+//! When to leave a failing service alone: a state machine without a clock or a lock of its own.
+//!
+//! Closed lets every operation through and opens after a row of failures. Open lets none through; probes, at most one in
+//! each pause, find out whether the service is back. A late answer to an operation from before does not close it.
+
+use std::time::{Duration, Instant};
+
+/// Whether operations are let through.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    /// Failures in a row that open it.
+    threshold: u32,
+    /// Between the beginnings of two probes.
+    pause: Duration,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed { failures: u32 },
+    Open { probe_from: Instant },
+}
+
+impl Breaker {
+    /// An open one whose first probe may begin at once: nothing is known of the service yet.
+    pub fn new(threshold: u32, pause: Duration, now: Instant) -> Self {
+        Self { threshold, pause, state: State::Open { probe_from: now } }
+    }
+
+    /// Whether operations are let through.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed { .. })
+    }
+
+    /// An operation went well.
+    pub fn succeeded(&mut self) {
+        if let State::Closed { failures } = &mut self.state {
+            *failures = 0;
+        }
+    }
+
+    /// An operation failed. Returns whether that opened it.
+    pub fn failed(&mut self, now: Instant) -> bool {
+        let State::Closed { failures } = &mut self.state else { return false };
+        *failures += 1;
+        let opens = *failures >= self.threshold;
+        if opens {
+            self.state = State::Open { probe_from: now + self.pause };
+        }
+        opens
+    }
+
+    /// Whether a probe may begin now; if so, the next may not before the pause is over.
+    pub fn take_probe(&mut self, now: Instant) -> bool {
+        match &mut self.state {
+            State::Open { probe_from } if now >= *probe_from => {
+                *probe_from = now + self.pause;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// How long until a probe may begin; none while closed.
+    pub fn probe_in(&self, now: Instant) -> Option<Duration> {
+        match self.state {
+            State::Open { probe_from } => Some(probe_from.saturating_duration_since(now)),
+            State::Closed { .. } => None,
+        }
+    }
+
+    /// A probe went well.
+    pub fn close(&mut self) {
+        self.state = State::Closed { failures: 0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    fn closed(now: Instant) -> Breaker {
+        let mut breaker = Breaker::new(3, PAUSE, now);
+        breaker.close();
+        breaker
+    }
+
+    #[test]
+    fn begins_open_and_is_closed_by_its_first_probe() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(3, PAUSE, now);
+        assert!(!breaker.is_closed());
+        assert!(breaker.take_probe(now));
+        breaker.close();
+        assert!(breaker.is_closed());
+        assert!(!breaker.take_probe(now + 10 * PAUSE), "a closed one needs no probe");
+    }
+
+    #[test]
+    fn opens_after_a_row_of_failures_only() {
+        let now = Instant::now();
+        let mut breaker = closed(now);
+        for _ in 0..10 {
+            assert!(!breaker.failed(now) && !breaker.failed(now));
+            breaker.succeeded();
+        }
+        assert_eq!([0; 3].map(|_| breaker.failed(now)), [false, false, true]);
+        assert!(!breaker.is_closed());
+    }
+
+    #[test]
+    fn late_answers_neither_close_nor_delay_it() {
+        let now = Instant::now();
+        let mut breaker = closed(now);
+        while !breaker.failed(now) {}
+        breaker.succeeded();
+        assert!(!breaker.is_closed());
+        assert!(!breaker.failed(now + PAUSE / 2), "it is open already");
+        assert!(breaker.take_probe(now + PAUSE));
+    }
+
+    #[test]
+    fn lets_at_most_one_probe_through_in_each_pause() {
+        let now = Instant::now();
+        let mut breaker = closed(now);
+        while !breaker.failed(now) {}
+        let asked = (0..1_000).map(|nth| now + nth * (PAUSE / 100));
+        let granted: Vec<Instant> = asked.filter(|at| breaker.take_probe(*at)).collect();
+        assert_eq!(granted.len(), 9, "from one pause after the failure on, one in each second of ten");
+        assert!(granted.windows(2).all(|pair| pair[1] - pair[0] >= PAUSE));
+    }
+}
