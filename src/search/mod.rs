@@ -52,6 +52,8 @@ pub struct Outcome {
     pub body: Bytes,
     /// Incomplete: must not be cached.
     pub degraded: bool,
+    /// Complete, and every generation it names was read: may be cached under them.
+    pub cacheable: bool,
     /// How long each stage took.
     pub timings: Timings,
 }
@@ -97,7 +99,7 @@ impl Search {
     pub async fn run(&self, query: &Query) -> Result<Outcome, Error> {
         let (answer, timings) = self.answer(query).await?;
         let body = serde_json::to_vec(&answer).map_err(|error| Error::Internal(error.to_string()))?;
-        Ok(Outcome { body: body.into(), degraded: answer.degraded, timings })
+        Ok(Outcome { body: body.into(), degraded: answer.degraded, cacheable: !answer.degraded, timings })
     }
 
     /// Answers `query`.
