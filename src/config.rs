@@ -37,6 +37,13 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// `postgres://…`; empty runs the embedded database.
     pub database_url: String,
+    /// The way past a pooler in transaction mode (`PgBouncer`), when `database_url` leads to one: listening, locks, migrations and index
+    /// builds take it. Empty when there is no pooler.
+    pub database_direct_url: String,
+    /// Streaming replicas, comma-separated: searched in turn while they keep up.
+    pub database_read_urls: String,
+    /// How far a replica may lag and still be searched.
+    pub database_replica_max_lag_ms: u64,
     /// Binaries of the embedded database. Default: `runtime/postgres` in the data directory.
     pub postgres_dir: Option<PathBuf>,
     /// Connections for searches.
@@ -47,6 +54,8 @@ pub struct Settings {
     pub database_acquire_timeout_ms: u64,
     /// The longest a search statement runs.
     pub database_statement_timeout_ms: u64,
+    /// A search that holds a connection longer is reported as a leak; a write may hold one twice as long.
+    pub database_leak_after_ms: u64,
     /// Candidates an HNSW scan keeps.
     pub ef_search: u16,
     /// Lists an `IVFFlat` scan reads.
@@ -146,11 +155,15 @@ impl Default for Settings {
             admin_bind: (Ipv4Addr::LOCALHOST, 9051).into(),
             data_dir: default_data_dir(),
             database_url: String::new(),
+            database_direct_url: String::new(),
+            database_read_urls: String::new(),
+            database_replica_max_lag_ms: 1_000,
             postgres_dir: None,
             database_read_connections: pool.read_connections,
             database_write_connections: pool.write_connections,
-            database_acquire_timeout_ms: 300,
+            database_acquire_timeout_ms: 250,
             database_statement_timeout_ms: 10_000,
+            database_leak_after_ms: 30_000,
             ef_search: pool.ef_search,
             ivfflat_probes: pool.ivfflat_probes,
             redis_url: Secret::default(),
@@ -185,6 +198,11 @@ impl Default for Settings {
             log_format: LogFormat::Pretty,
         }
     }
+}
+
+/// The parts of a comma-separated list.
+fn addresses(urls: &str) -> impl Iterator<Item = &str> {
+    urls.split(',').map(str::trim).filter(|url| !url.is_empty())
 }
 
 /// The data home of the user, or the system's for root: Postgres runs as another account there, which cannot enter
@@ -261,6 +279,20 @@ impl Settings {
         if self.database_write_connections < 2 {
             return invalid("database_write_connections", "set at least 2");
         }
+        if self.database_leak_after_ms <= self.database_statement_timeout_ms {
+            return invalid(
+                "database_leak_after_ms",
+                "is not above database_statement_timeout_ms: a long search would be reported as a leak",
+            );
+        }
+        for (setting, value) in
+            [("database_direct_url", &self.database_direct_url), ("database_read_urls", &self.database_read_urls)]
+        {
+            if !value.is_empty() && self.database_url.is_empty() {
+                return invalid(setting, "needs database_url: the embedded database has neither pooler nor replicas");
+            }
+        }
+        self.parse_databases()?;
         if !(1..=1_000).contains(&self.ef_search) {
             return invalid("ef_search", "set 1 to 1000");
         }
@@ -313,18 +345,44 @@ impl Settings {
         Ok(())
     }
 
-    /// The embedded database's settings.
+    /// The embedded database's settings: it has room for three processes with such pools, and for a few people.
     #[must_use]
     pub fn cluster(&self) -> cluster::Config {
+        /// Three that Postgres keeps for superusers, and as many for psql and the locks of imports.
+        const OTHERS: u32 = 20;
         let postgres = self.postgres_dir.clone().unwrap_or_else(|| self.data_dir.join("runtime/postgres"));
-        cluster::Config::new(self.data_dir.join("cluster"), postgres)
+        let mut cluster = cluster::Config::new(self.data_dir.join("cluster"), postgres);
+        let wanted = self.index().pool.connections().saturating_mul(3).saturating_add(OTHERS);
+        cluster.max_connections = cluster.max_connections.max(wanted);
+        cluster
+    }
+
+    /// The addresses beside `database_url`.
+    fn parse_databases(&self) -> Result<(), Error> {
+        for (setting, urls) in
+            [("database_direct_url", &self.database_direct_url), ("database_read_urls", &self.database_read_urls)]
+        {
+            for url in addresses(urls) {
+                if let Err(error) = index::parse_url(url) {
+                    return Err(Error::Invalid { setting, message: error });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The index stage's settings.
     #[must_use]
     pub fn index(&self) -> index::Config {
+        // Checked before: an address that does not parse is refused at start.
+        let parse = |url: &str| index::parse_url(url).ok();
         index::Config {
+            direct: addresses(&self.database_direct_url).find_map(parse),
+            replicas: addresses(&self.database_read_urls).filter_map(parse).collect(),
             pool: index::pool::Config {
+                leak_after: Duration::from_millis(self.database_leak_after_ms),
+                transaction_pooling: !self.database_direct_url.is_empty(),
+                replica_max_lag: Duration::from_millis(self.database_replica_max_lag_ms),
                 read_connections: self.database_read_connections,
                 write_connections: self.database_write_connections,
                 acquire_timeout: Duration::from_millis(self.database_acquire_timeout_ms),

@@ -74,7 +74,7 @@ async fn statements(app: &App, queries: &[String], known: &HashMap<String, Vecto
     for query in queries {
         let nearest = async |scan| {
             let options = Options { limit: 100, scan, ef_search: None };
-            let hits = app.index.nearest(&resolved, model, &known[query], options).await?;
+            let hits = app.index.nearest(&resolved, model, &known[query], options).await?.value;
             Ok::<Vec<i64>, Failure>(hits.iter().take(10).map(|hit| hit.chunk_id).collect())
         };
         let (exact, approximate) = (nearest(Scan::Exact).await?, nearest(Scan::Index).await?);

@@ -146,18 +146,22 @@ impl App {
             let cluster = Cluster::open(&settings.cluster()).await?;
             (cluster.connect_options(), Some(Arc::new(cluster)))
         } else {
-            let options = settings.database_url.parse().map_err(|error| config::Error::Invalid {
-                setting: "database_url",
-                message: format!("{error}; use postgres://user:password@host:5432/database"),
-            })?;
+            let options = crate::index::parse_url(&settings.database_url)
+                .map_err(|message| config::Error::Invalid { setting: "database_url", message })?;
             (options, None)
         };
         let connected = async {
+            let mut config = settings.index();
             let options = match suffix {
-                Some(suffix) => database::beside(&options, suffix).await?,
+                Some(suffix) => {
+                    // Only the primary has it, and poolers know the databases they were told of.
+                    config.replicas.clear();
+                    config.pool.transaction_pooling = false;
+                    database::beside(&config.direct.take().unwrap_or(options), suffix).await?
+                }
                 None => options,
             };
-            Index::connect(options, settings.index()).await
+            Index::connect(options, config).await
         };
         let index = match connected.await {
             Ok(index) => index,

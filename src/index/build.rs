@@ -50,7 +50,7 @@ impl Index {
         kind: VectorIndex,
         mut progress: impl FnMut(&str, &Progress) + Send,
     ) -> Result<Vec<String>, Error> {
-        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let mut connection = PgConnection::connect_with(&self.direct).await?;
         // Two rebuilds at once would drop each other's work.
         let free: bool =
             sqlx::query_scalar("select pg_try_advisory_lock(hashtextextended('doc-server vector index', 0))")
@@ -104,13 +104,15 @@ impl Index {
     }
 
     async fn build_progress(&self, backend: i32) -> Result<Option<Progress>, Error> {
+        let mut read = self.pools.write("build progress").await?;
         let row = sqlx::query(
             "select phase, greatest(tuples_done, blocks_done), greatest(tuples_total, blocks_total)
              from pg_stat_progress_create_index where pid = $1",
         )
         .bind(backend)
-        .fetch_optional(self.pools.write())
+        .fetch_optional(&mut *read)
         .await?;
+        read.commit().await?;
         Ok(match row {
             Some(row) => Some(Progress { phase: row.try_get(0)?, done: row.try_get(1)?, total: row.try_get(2)? }),
             None => None,

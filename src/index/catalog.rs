@@ -6,26 +6,21 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use sqlx::{Row, postgres::PgListener, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::{Error, Index, Resolved, Selection};
+use super::{Error, Index, Resolved, Selection, parked::Reader};
 
 /// The channel on which a publish, a change of a source or its deletion is announced, with the transaction.
 pub(super) const CHANNEL: &str = "doc_server_catalog";
 
 /// How long a snapshot is believed: a replica that is cut off from announcements answers from old documents at most this long.
 const LEASE: Duration = Duration::from_secs(5);
-
-/// Twice a lease, so that the lease does not end while the database answers.
-const REFRESH_EVERY: Duration = Duration::from_millis(2_500);
 
 /// A reading takes a few milliseconds; below a lease, so that one that hangs is over before the lease is.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -156,7 +151,29 @@ impl Shared {
     }
 }
 
+impl Catalog {
+    fn published(&self) -> impl Iterator<Item = (i64, i64)> {
+        let versions = self.sources.iter().flat_map(|source| &source.versions);
+        versions.filter_map(|version| Some((version.id, version.published.as_ref()?.id)))
+    }
+}
+
 impl Index {
+    /// The generations that are published as far as is known now.
+    pub(super) fn published_generations(&self) -> Vec<i64> {
+        self.catalog
+            .current()
+            .iter()
+            .flat_map(|catalog| catalog.published())
+            .map(|(_, generation)| generation)
+            .collect()
+    }
+
+    /// Whether `generation` is what is published of `version_id`, as far as is known now.
+    pub(super) fn is_published(&self, version_id: i64, generation: i64) -> bool {
+        self.catalog.current().is_some_and(|catalog| catalog.published().any(|known| known == (version_id, generation)))
+    }
+
     /// The catalog, at most five seconds old.
     ///
     /// # Errors
@@ -234,10 +251,29 @@ impl Index {
         Err(Error::Unavailable("the catalog was not read in time".to_owned()))
     }
 
-    async fn read_catalog_now(&self, _reading: &tokio::sync::MutexGuard<'_, ()>) -> Result<Arc<Catalog>, Error> {
+    async fn read_catalog_now(&self, reading: &tokio::sync::MutexGuard<'_, ()>) -> Result<Arc<Catalog>, Error> {
+        let read = |mut connection: Reader| async move {
+            let catalog = self.read_catalog_on(&mut connection, reading).await?;
+            connection.done().await?;
+            Ok(catalog)
+        };
+        self.pools.read("catalog", read).await
+    }
+
+    /// The same on a connection that is the caller's own, so that it needs none of the pool.
+    pub(super) async fn refresh_catalog_on(&self, connection: &mut PgConnection) -> Result<Arc<Catalog>, Error> {
+        let reading = self.catalog.reading.lock().await;
+        let read = tokio::time::timeout(READ_TIMEOUT, self.read_catalog_on(connection, &reading)).await;
+        read.unwrap_or_else(|_| Err(Error::Unavailable("the catalog was not read in time".to_owned())))
+    }
+
+    async fn read_catalog_on(
+        &self,
+        connection: &mut PgConnection,
+        _reading: &tokio::sync::MutexGuard<'_, ()>,
+    ) -> Result<Arc<Catalog>, Error> {
         // The lease begins before the statement: what is committed later may be missing.
         let read_at = Instant::now();
-        let mut connection = self.pools.read().await?;
         let rows = sqlx::query(
             "select s.id, s.source_id, s.title, s.summary, s.url, s.tags, s.default_version, s.created_at, s.updated_at,
                     v.id as version_row, v.version, g.id as generation, g.model_id, m.name || '/' || m.precision as model,
@@ -249,7 +285,7 @@ impl Index {
              where s.deleted_at is null
              order by s.source_id collate \"C\", v.id",
         )
-        .fetch_all(&mut *connection)
+        .fetch_all(connection)
         .await?;
         let mut sources: Vec<Source> = Vec::new();
         for row in &rows {
@@ -299,56 +335,4 @@ fn version_of(row: &PgRow) -> Result<Option<Version>, sqlx::Error> {
         }),
     };
     Ok(Some(Version { id, version: row.try_get::<String, _>("version")?.into(), published }))
-}
-
-/// Keeps the catalog current until `stopping`. A lost connection is made again; meanwhile the lease decides.
-///
-/// # Errors
-/// Never; the signature is that of a background task.
-pub(super) async fn follow_task(index: Index, stopping: CancellationToken) -> Result<(), Infallible> {
-    while !stopping.is_cancelled() {
-        let listener = tokio::select! {
-            () = stopping.cancelled() => break,
-            listener = listen(&index) => listener,
-        };
-        match listener {
-            Ok(listener) => follow(&index, listener, &stopping).await,
-            Err(error) => {
-                tracing::warn!(%error, "cannot listen for publishes; trying again");
-                tokio::select! {
-                    () = stopping.cancelled() => break,
-                    () = tokio::time::sleep(REFRESH_EVERY) => {}
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn listen(index: &Index) -> Result<PgListener, Error> {
-    let pool = sqlx::postgres::PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(REFRESH_EVERY)
-        .connect_lazy_with(index.options.clone());
-    let mut listener = PgListener::connect_with(&pool).await?;
-    listener.listen(CHANNEL).await?;
-    Ok(listener)
-}
-
-/// Re-reads after each announcement and each interval, until the connection breaks or the process stops.
-async fn follow(index: &Index, mut listener: PgListener, stopping: &CancellationToken) {
-    loop {
-        // What happened between the last reading and `listen` is caught by reading first.
-        if let Err(error) = index.refresh_catalog().await {
-            tracing::warn!(%error, "cannot read the catalog");
-        }
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            () = tokio::time::sleep(REFRESH_EVERY) => {}
-            heard = listener.try_recv() => match heard {
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return,
-            }
-        }
-    }
 }

@@ -42,6 +42,7 @@ impl Index {
     /// When the database does not answer; what was removed stays removed.
     pub async fn remove_unreachable(&self, grace: Duration) -> Result<u64, Error> {
         // First the generations: a cursor into one is told that it is gone before any of its pages is.
+        let mut write = self.pools.write("remove generations").await?;
         sqlx::query(
             "delete from generations g using versions v join sources s on s.id = v.source
              where v.id = g.version_id
@@ -49,21 +50,25 @@ impl Index {
                     or (g.status = 'retired' and g.retired_at < now() - make_interval(secs => $1)))",
         )
         .bind(grace.as_secs_f64())
-        .execute(self.pools.write())
+        .execute(&mut *write)
         .await?;
+        write.commit().await?;
         let mut removed = 0;
         while let pages @ 1.. = self.remove_some_pages(grace).await? {
             removed += pages;
         }
+        let mut write = self.pools.write("remove sources").await?;
         sqlx::query("delete from sources where deleted_at < now() - make_interval(secs => $1)")
             .bind(grace.as_secs_f64())
-            .execute(self.pools.write())
+            .execute(&mut *write)
             .await?;
+        write.commit().await?;
         Ok(removed)
     }
 
     async fn remove_some_pages(&self, grace: Duration) -> Result<u64, Error> {
-        Ok(sqlx::query(
+        let mut write = self.pools.write("remove pages").await?;
+        let removed = sqlx::query(
             "delete from pages where id in (
                 select p.id from pages p
                 where p.died < 9223372036854775807
@@ -78,8 +83,10 @@ impl Index {
         )
         .bind(grace.as_secs_f64())
         .bind(PAGES_PER_STEP)
-        .execute(self.pools.write())
+        .execute(&mut *write)
         .await?
-        .rows_affected())
+        .rows_affected();
+        write.commit().await?;
+        Ok(removed)
     }
 }

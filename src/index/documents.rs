@@ -96,6 +96,7 @@ impl Index {
     /// # Errors
     /// When the database does not answer.
     pub async fn known_pages(&self, build: &Build) -> Result<HashMap<String, Vec<KnownPage>>, Error> {
+        let mut read = self.pools.write("known pages").await?;
         let rows = sqlx::query(
             "select path, id, content_hash, born = $2 as new, died = $2 as ended,
                     id not in (
@@ -106,8 +107,9 @@ impl Index {
         )
         .bind(build.version_id)
         .bind(build.generation)
-        .fetch_all(self.pools.write())
+        .fetch_all(&mut *read)
         .await?;
+        read.commit().await?;
         let mut pages: HashMap<String, Vec<KnownPage>> = HashMap::new();
         for row in rows {
             pages.entry(row.try_get("path")?).or_default().push(KnownPage {
@@ -131,6 +133,7 @@ impl Index {
         hashes: &[[u8; 32]],
     ) -> Result<HashMap<[u8; 32], Arc<[f32]>>, Error> {
         let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
+        let mut read = self.pools.write("known vectors").await?;
         let rows = sqlx::query(
             "select c.hash, v.embedding from chunks c join chunk_vectors v on v.chunk_id = c.id
              where c.version_id = $1 and c.hash = any($2) and v.model_id = $3",
@@ -138,8 +141,9 @@ impl Index {
         .bind(build.version_id)
         .bind(hashes)
         .bind(build.model.id)
-        .fetch_all(self.pools.write())
+        .fetch_all(&mut *read)
         .await?;
+        read.commit().await?;
         let mut vectors = HashMap::new();
         for row in rows {
             let Ok(hash) = row.try_get::<&[u8], _>(0)?.try_into() else { continue };
@@ -157,7 +161,7 @@ impl Index {
     /// # Cancel safety
     /// Dropping the future before the commit writes nothing.
     pub async fn write_page(&self, build: &Build, page: &NewPage, replaced: &[KnownPage]) -> Result<(), Error> {
-        let mut transaction = self.pools.write().begin().await?;
+        let mut transaction = self.pools.write("write page").await?;
         end_pages(&mut transaction, build, replaced).await?;
         let page_id: i64 = sqlx::query_scalar(
             "insert into pages (version_id, born, path, url, title, content_hash, content, content_type, words, metadata)
@@ -188,7 +192,7 @@ impl Index {
     /// # Errors
     /// When the database fails; then none is taken out.
     pub async fn remove_pages(&self, build: &Build, pages: &[KnownPage]) -> Result<(), Error> {
-        let mut transaction = self.pools.write().begin().await?;
+        let mut transaction = self.pools.write("remove pages of a build").await?;
         end_pages(&mut transaction, build, pages).await?;
         transaction.commit().await?;
         Ok(())
@@ -199,7 +203,7 @@ impl Index {
     /// # Errors
     /// When the database fails; then it stays ended.
     pub async fn keep_page(&self, build: &Build, page: &KnownPage) -> Result<(), Error> {
-        let mut transaction = self.pools.write().begin().await?;
+        let mut transaction = self.pools.write("keep page").await?;
         set_death(&mut transaction, build.version_id, &[page.page_id], i64::MAX).await?;
         transaction.commit().await?;
         Ok(())

@@ -7,7 +7,7 @@
 
 use sqlx::{Connection, PgConnection, Row};
 
-use super::{Error, Index, catalog::CHANNEL, vectors::Model};
+use super::{Error, Index, catalog::CHANNEL, parked::Reader, vectors::Model};
 
 /// The embedding model that a generation's vectors come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Index {
     /// When the database does not answer.
     pub async fn register_model(&self, identity: &ModelIdentity) -> Result<Model, Error> {
         let dimensions = i32::try_from(identity.dimensions).unwrap_or(i32::MAX);
-        let mut transaction = self.pools.write().begin().await?;
+        let mut transaction = self.pools.write("register model").await?;
         // One at a time, so that two processes do not both claim or make a row.
         sqlx::query("lock table models in share row exclusive mode").execute(&mut *transaction).await?;
         let id: i32 = sqlx::query_scalar(
@@ -107,16 +107,19 @@ impl Index {
     /// # Errors
     /// When the database does not answer.
     pub async fn find_model(&self, identity: &ModelIdentity) -> Result<Option<Model>, Error> {
-        let mut connection = self.pools.read().await?;
-        let id: Option<i32> = sqlx::query_scalar(
-            "select id from models where precision = $1 and dimensions = $2 and revision = $3 order by id limit 1",
-        )
-        .bind(&identity.precision)
-        .bind(i32::try_from(identity.dimensions).unwrap_or(i32::MAX))
-        .bind(&identity.revision)
-        .fetch_optional(&mut *connection)
-        .await?;
-        Ok(id.map(|id| Model { id, dimensions: identity.dimensions }))
+        let find = |mut connection: Reader| async move {
+            let id: Option<i32> = sqlx::query_scalar(
+                "select id from models where precision = $1 and dimensions = $2 and revision = $3 order by id limit 1",
+            )
+            .bind(&identity.precision)
+            .bind(i32::try_from(identity.dimensions).unwrap_or(i32::MAX))
+            .bind(&identity.revision)
+            .fetch_optional(&mut *connection)
+            .await?;
+            connection.done().await?;
+            Ok(id.map(|id| Model { id, dimensions: identity.dimensions }))
+        };
+        self.pools.read("find model", find).await
     }
 
     /// Starts a build of `target`, or goes on with the one that was left.
@@ -124,7 +127,7 @@ impl Index {
     /// # Errors
     /// [`Error::BuildRunning`] while another process builds the same version.
     pub async fn begin_build(&self, target: &Target, model: Model) -> Result<Build, Error> {
-        let mut lock = PgConnection::connect_with(&self.options).await?;
+        let mut lock = PgConnection::connect_with(&self.direct).await?;
         // It idles while pages are embedded; without a sign of life a firewall on the way would forget it.
         sqlx::raw_sql("set tcp_keepalives_idle = 60").execute(&mut lock).await?;
         let free: bool = sqlx::query_scalar(
@@ -214,14 +217,17 @@ impl Index {
     /// # Errors
     /// When the database does not answer.
     pub async fn has_changes(&self, build: &Build) -> Result<bool, Error> {
-        Ok(sqlx::query_scalar(
+        let mut read = self.pools.write("compare build").await?;
+        let changed = sqlx::query_scalar(
             "select (select published_generation is null from versions where id = $1)
                  or exists (select from pages where version_id = $1 and (born = $2 or died = $2))",
         )
         .bind(build.version_id)
         .bind(build.generation)
-        .fetch_one(self.pools.write())
-        .await?)
+        .fetch_one(&mut *read)
+        .await?;
+        read.commit().await?;
+        Ok(changed)
     }
 
     /// Gives up a build that changed nothing: the published generation stays.

@@ -8,12 +8,14 @@
 use std::{collections::HashMap, time::Instant};
 
 use pgvector::SparseVector;
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{
     Error, Index, Resolved,
+    parked::Reader,
+    reads::{Seen, seen, with_complete},
     terms::{DIMENSIONS, QueryTerms},
-    vectors::{Hit, by_score},
+    vectors::{Hit, by_score, hits},
 };
 use crate::runtime::metrics;
 
@@ -48,36 +50,44 @@ impl Index {
         resolved: &Resolved,
         terms: &QueryTerms,
         limit: u16,
-    ) -> Result<(Vec<Hit>, Option<Weighted>), Error> {
+    ) -> Result<Seen<(Vec<Hit>, Option<Weighted>)>, Error> {
         if terms.terms.is_empty() {
-            return Ok((Vec::new(), None));
+            return Ok(Seen::all((Vec::new(), None)));
         }
-        let mut connection = self.pools.read().await?;
-        let started = Instant::now();
-        let weighted = weigh(&mut connection, resolved, terms).await?;
-        let mut hits = match &weighted {
-            Some(weighted) => score(&mut connection, resolved, weighted, limit).await?,
-            None => Vec::new(),
+        let read = |mut connection: Reader| async move {
+            let started = Instant::now();
+            let weighted = weigh(&mut connection, resolved, terms).await?;
+            let mut found = match &weighted.value {
+                Some(weighted) => score(&mut connection, resolved, weighted, limit).await?,
+                None => Seen::all(Vec::new()),
+            };
+            connection.done().await?;
+            found.value.sort_by(by_score);
+            metrics::record_index_search("keyword", started.elapsed());
+            Ok(Seen { value: (found.value, weighted.value), complete: weighted.complete && found.complete })
         };
-        connection.done();
-        hits.sort_by(by_score);
-        metrics::record_index_search("keyword", started.elapsed());
-        Ok((hits, weighted))
+        self.pools.search("keyword leg", read).await
     }
 
-    /// The keyword scores of these chunks.
+    /// The keyword scores of these chunks of `resolved`.
     ///
     /// # Errors
     /// When the database does not answer in time.
-    pub async fn keyword_scores(&self, weighted: &Weighted, chunk_ids: &[i64]) -> Result<Vec<Hit>, Error> {
-        let mut connection = self.pools.read().await?;
-        let rows = sqlx::query("select chunk_id, (-(weights <#> $1))::real from chunk_words where chunk_id = any($2)")
-            .bind(&weighted.weights)
-            .bind(chunk_ids)
-            .fetch_all(&mut *connection)
-            .await?;
-        connection.done();
-        rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()
+    pub async fn keyword_scores(
+        &self,
+        resolved: &Resolved,
+        weighted: &Weighted,
+        chunk_ids: &[i64],
+    ) -> Result<Seen<Vec<Hit>>, Error> {
+        let found = "select chunk_id, (-(weights <#> $1))::real as score from chunk_words where chunk_id = any($2)";
+        let sql = &with_complete("$3", found);
+        let read = |mut connection: Reader| async move {
+            let query = sqlx::query(AssertSqlSafe(sql.clone())).bind(&weighted.weights).bind(chunk_ids);
+            let rows = query.bind(resolved.ids()).fetch_all(&mut *connection).await?;
+            connection.done().await?;
+            Ok(hits(&rows)?)
+        };
+        self.pools.search("keyword scores", read).await
     }
 }
 
@@ -86,23 +96,23 @@ async fn weigh(
     connection: &mut PgConnection,
     resolved: &Resolved,
     terms: &QueryTerms,
-) -> Result<Option<Weighted>, Error> {
+) -> Result<Seen<Option<Weighted>>, Error> {
     let ids: Vec<i32> = terms.terms.iter().map(|term| term.id).collect();
-    let rows = sqlx::query(
-        "select term, sum(chunks)::bigint from generation_terms
+    let found = "select term, sum(chunks)::bigint as chunks from generation_terms
          where generation_id = any($1) and term = any($2)
-         group by term order by 2, 1",
-    )
-    .bind(resolved.ids())
-    .bind(ids)
-    .fetch_all(connection)
-    .await?;
-    if rows.is_empty() {
-        return Ok(None);
+         group by term";
+    let query = sqlx::query(AssertSqlSafe(with_complete("$1", found))).bind(resolved.ids()).bind(ids);
+    let rows = query.fetch_all(connection).await?;
+    let Seen { value: mut by_rarity, complete } =
+        seen(&rows, "term", |row| Ok((row.try_get("term")?, row.try_get("chunks")?)))?;
+    if by_rarity.is_empty() {
+        return Ok(Seen { value: None, complete });
     }
-    let by_rarity: Vec<(i32, i64)> =
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?;
-    let chunks = resolved.chunks();
+    by_rarity.sort_unstable_by_key(|&(term, found)| (found, term));
+    Ok(Seen { value: Some(weighted(by_rarity, resolved.chunks(), terms)), complete })
+}
+
+fn weighted(by_rarity: Vec<(i32, i64)>, chunks: i64, terms: &QueryTerms) -> Weighted {
     let tells: HashMap<i32, f32> =
         by_rarity.iter().map(|&(term, found)| (term, inverse_document_frequency(chunks, found))).collect();
     let words = terms.terms.iter().filter_map(|term| Some((term.id, tells.get(&term.id)? * term.weight)));
@@ -112,7 +122,7 @@ async fn weigh(
         Some((pair.id, f32::midpoint(*first, *second)))
     });
     let weights: HashMap<i32, f32> = words.chain(pairs).collect();
-    Ok(Some(Weighted { by_rarity, weights: SparseVector::from_map(&weights, DIMENSIONS) }))
+    Weighted { by_rarity, weights: SparseVector::from_map(&weights, DIMENSIONS) }
 }
 
 /// How much a term tells, 0 and up: ln(1 + (chunks - found + 0.5) / (found + 0.5)).
@@ -145,9 +155,8 @@ async fn score(
     resolved: &Resolved,
     weighted: &Weighted,
     limit: u16,
-) -> Result<Vec<Hit>, Error> {
-    let rows = sqlx::query(
-        "select chunk_id, (-(weights <#> $1))::real as score
+) -> Result<Seen<Vec<Hit>>, Error> {
+    let found = "select chunk_id, (-(weights <#> $1))::real as score
          from (
             select chunk_id, weights from chunk_words
             where terms && $2
@@ -157,17 +166,17 @@ async fn score(
             limit $5
          ) candidates
          order by 2 desc, 1
-         limit $6",
-    )
-    .bind(&weighted.weights)
-    .bind(candidate_terms(&weighted.by_rarity))
-    .bind(resolved.version_ids())
-    .bind(resolved.ids())
-    .bind(MAX_SCORED)
-    .bind(i64::from(limit))
-    .fetch_all(connection)
-    .await?;
-    rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()
+         limit $6";
+    let rows = sqlx::query(AssertSqlSafe(with_complete("$4", found)))
+        .bind(&weighted.weights)
+        .bind(candidate_terms(&weighted.by_rarity))
+        .bind(resolved.version_ids())
+        .bind(resolved.ids())
+        .bind(MAX_SCORED)
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await?;
+    Ok(hits(&rows)?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use sqlx::{
-    Row,
+    Connection, PgConnection, Row,
     migrate::{MigrateError, Migrator},
 };
 
@@ -19,8 +19,9 @@ impl Index {
     pub async fn migrate(&self) -> Result<usize, Error> {
         let pending = self.pending_migrations().await?;
         if pending > 0 {
-            let mut connection = self.pools.write().acquire().await?;
-            MIGRATOR.run(&mut *connection).await.map_err(explain)?;
+            let mut connection = self.session().await?;
+            MIGRATOR.run(&mut connection).await.map_err(explain)?;
+            connection.close().await?;
         }
         Ok(pending)
     }
@@ -30,23 +31,29 @@ impl Index {
     /// # Errors
     /// [`Error::SchemaNewer`] when the database has one that this binary does not know.
     pub async fn pending_migrations(&self) -> Result<usize, Error> {
-        let mut connection = self.pools.write().acquire().await?;
+        let mut connection = self.session().await?;
         let known: bool =
-            sqlx::query("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut *connection).await?.get(0);
+            sqlx::query("select to_regclass('_sqlx_migrations') is not null").fetch_one(&mut connection).await?.get(0);
         let applied: HashSet<i64> = if known {
             sqlx::query_scalar("select version from _sqlx_migrations where success")
-                .fetch_all(&mut *connection)
+                .fetch_all(&mut connection)
                 .await?
                 .into_iter()
                 .collect()
         } else {
             HashSet::new()
         };
+        connection.close().await?;
         let ours: HashSet<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
         if let Some(&version) = applied.difference(&ours).max() {
             return Err(Error::SchemaNewer { version });
         }
         Ok(ours.difference(&applied).count())
+    }
+
+    /// A connection past any pooler: the lock that migrations hold is the session's.
+    async fn session(&self) -> Result<PgConnection, Error> {
+        PgConnection::connect_with(&self.direct).await.map_err(Error::connect)
     }
 
     /// Refuses a database that lacks migrations.

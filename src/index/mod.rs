@@ -10,12 +10,18 @@ pub mod cleanup;
 pub mod cluster;
 pub mod database;
 pub mod documents;
+mod follow;
 pub mod generations;
+mod held;
 pub mod keywords;
 pub mod migrations;
 mod parked;
 pub mod passages;
 pub mod pool;
+mod reads;
+mod replicas;
+mod retry;
+mod session;
 pub mod sources;
 pub mod terms;
 pub mod vectors;
@@ -25,7 +31,10 @@ use std::{sync::Arc, time::Duration};
 use sqlx::postgres::PgConnectOptions;
 
 pub use catalog::Catalog;
+pub use parked::Reader;
 use pool::Pools;
+pub use reads::Seen;
+pub use replicas::ReplicaStatus;
 pub use sources::{Resolved, ResolvedGeneration, Selection};
 
 use crate::runtime::lifecycle::Lifecycle;
@@ -35,6 +44,19 @@ use crate::runtime::lifecycle::Lifecycle;
 pub struct Config {
     /// Sizes and bounds of the connection pools.
     pub pool: pool::Config,
+    /// The way past a pooler, for what needs a session: listening, locks, migrations, index builds. None when there is no
+    /// pooler.
+    pub direct: Option<PgConnectOptions>,
+    /// Streaming replicas that are searched instead of the primary while they keep up.
+    pub replicas: Vec<PgConnectOptions>,
+}
+
+/// Reads an address; the error says what one looks like.
+///
+/// # Errors
+/// When it is none.
+pub fn parse_url(url: &str) -> Result<PgConnectOptions, String> {
+    url.parse().map_err(|error| format!("{error}; use postgres://user:password@host:5432/database"))
 }
 
 /// Why the database did not answer. Messages are for operators; what a caller may see is decided by the front door.
@@ -51,6 +73,18 @@ pub enum Error {
     ServerTooOld {
         /// Its major version.
         major: i32,
+    },
+    /// Pools that the server has no room for.
+    #[error(
+        "database_read_connections ({}) and database_write_connections ({}) and one that listens are {} connections, but the \
+         server's max_connections leaves {allowed}; lower the two settings, or raise max_connections",
+        config.read_connections, config.write_connections, config.connections()
+    )]
+    PoolsTooLarge {
+        /// Our sizes.
+        config: Box<pool::Config>,
+        /// What the server gives to all its clients together.
+        allowed: u32,
     },
     /// Migrations that this binary brings are not applied.
     #[error("the database lacks {pending} migrations; run `doc-server migrate`, or start without --no-migrate")]
@@ -79,6 +113,9 @@ pub enum Error {
     /// The database cannot be reached now.
     #[error("the database cannot be reached: {0}")]
     Unavailable(String),
+    /// The connection broke, or its server ended, under the statement: another connection may work.
+    #[error("the connection to the database broke: {0}")]
+    Lost(String),
     /// No such source, version, page or chunk.
     #[error("{0}")]
     NotFound(String),
@@ -102,7 +139,7 @@ impl Error {
     /// Whether trying again later may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Timeout | Self::Unavailable(_))
+        matches!(self, Self::Busy { .. } | Self::Timeout | Self::Unavailable(_) | Self::Lost(_))
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "the signature of map_err")]
@@ -128,8 +165,8 @@ impl Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
+            sqlx::Error::Io(_) => Self::Lost(error.to_string()),
+            sqlx::Error::Tls(_)
             | sqlx::Error::PoolClosed
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::WorkerCrashed
@@ -137,12 +174,14 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Database(refused) => match refused.code().as_deref() {
                 // Cancelled by statement_timeout.
                 Some("57014") => Self::Timeout,
-                // Shutting down, crashed, starting up, too many connections, connection failures; a wrong password after
-                // a good one is a fault of the other side too.
-                Some(code) if code.starts_with("57P") || code.starts_with("53") || code.starts_with("08") => {
-                    Self::Unavailable(refused.message().to_owned())
+                // Shutting down, crashed, starting up, connection failures.
+                Some(code) if code.starts_with("57P") || code.starts_with("08") => {
+                    Self::Lost(refused.message().to_owned())
                 }
-                Some("28P01" | "28000" | "3D000") => Self::Unavailable(refused.message().to_owned()),
+                // Too many connections or no memory, and read-only in a failover; a wrong password after a good one is a fault
+                // of the other side too.
+                Some(code) if code.starts_with("53") => Self::Unavailable(refused.message().to_owned()),
+                Some("25006" | "28P01" | "28000" | "3D000") => Self::Unavailable(refused.message().to_owned()),
                 _ => Self::Database(Arc::new(error)),
             },
             _ => Self::Database(Arc::new(error)),
@@ -155,7 +194,8 @@ impl From<sqlx::Error> for Error {
 pub struct Index {
     pools: Pools,
     catalog: Arc<catalog::Shared>,
-    options: PgConnectOptions,
+    /// Past any pooler.
+    direct: PgConnectOptions,
 }
 
 impl Index {
@@ -164,8 +204,9 @@ impl Index {
     /// # Errors
     /// [`Error::Connect`] says what is wrong: no server, a wrong password, no such database.
     pub async fn connect(options: PgConnectOptions, config: Config) -> Result<Self, Error> {
-        let pools = Pools::connect(options.clone(), config.pool).await?;
-        Ok(Self { pools, catalog: Arc::default(), options })
+        let direct = config.direct.unwrap_or_else(|| options.clone());
+        let pools = Pools::connect(options, config.replicas, config.pool).await?;
+        Ok(Self { pools, catalog: Arc::default(), direct })
     }
 
     /// The pools, for their metrics.
@@ -174,9 +215,20 @@ impl Index {
         &self.pools
     }
 
-    /// Starts following what others publish. Without it the catalog is re-read when its lease ends.
+    /// Starts following what others publish, the state of replicas, and connections that are not given back. Without it the catalog
+    /// is re-read when its lease ends, and replicas are not searched.
     pub fn follow(&self, lifecycle: &Lifecycle) {
-        lifecycle.spawn("catalog", catalog::follow_task(self.clone(), lifecycle.stopping()));
+        lifecycle.spawn("catalog", follow::follow_task(self.clone(), lifecycle.stopping()));
+        lifecycle.spawn("pools", self.pools.clone().watch_task(lifecycle.stopping()));
+        if !self.replicas().is_empty() {
+            lifecycle.spawn("replicas", replicas::probe_task(self.clone(), lifecycle.stopping()));
+        }
+    }
+
+    /// The replicas as their last probes saw them.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<ReplicaStatus> {
+        self.pools.replicas.status()
     }
 
     /// Asks the database for a sign of life.
@@ -185,8 +237,9 @@ impl Index {
     /// When it gives none within the acquire timeout.
     pub async fn ping(&self) -> Result<Duration, Error> {
         let started = std::time::Instant::now();
-        let mut connection = self.pools.read().await?;
+        let mut connection = self.pools.acquire("ping").await?;
         sqlx::query("select 1").execute(&mut *connection).await?;
+        connection.done().await?;
         Ok(started.elapsed())
     }
 

@@ -4,32 +4,49 @@
 //! something, or whose socket died unseen; one whose statement has just succeeded is neither, so it is parked here
 //! instead. The last one parked is the first taken, so that few server processes do most of the work, with their caches
 //! warm. After ten seconds a connection goes back to the pool, which checks it and minds its age. Never more connections
-//! than places, and a place is got within the acquire timeout.
+//! than places, and a place and a connection together are got within the acquire timeout.
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use sqlx::{PgConnection, PgPool, pool::PoolConnection, postgres::Postgres};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use sqlx::{Executor, PgConnection, PgPool, pool::PoolConnection, postgres::PgConnectOptions, postgres::Postgres};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::pool::Alive;
+use super::{
+    Error,
+    held::{Held, Holders, Role},
+    pool::{Alive, Config},
+    session,
+};
 
 /// How long a connection stays away from the pool's check: rare enough to cost nothing, often enough for its maximum age.
 const RETURN_AFTER: Duration = Duration::from_secs(10);
 
-/// The pool with what is parked before it.
+/// The pool of one server with what is parked before it.
 #[derive(Clone, Debug)]
-pub(super) struct Parking {
+pub(super) struct Parking(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     pool: PgPool,
     places: Arc<Semaphore>,
+    waiting: AtomicU32,
     /// None once it is closed.
-    parked: Arc<Mutex<Option<Vec<Parked>>>>,
-    timeout: Duration,
+    parked: Mutex<Option<Vec<Parked>>>,
+    role: Role,
+    holders: Holders,
     /// A statement that succeeded is a sign of life.
     alive: Alive,
+    /// Through a pooler in transaction mode: what begins a use. None when the session has its settings.
+    begin: Option<&'static str>,
+    /// Connections taken before this moment lead nowhere.
+    abandoned: watch::Sender<Instant>,
 }
 
 /// A connection and when the pool gave it.
@@ -45,59 +62,153 @@ struct Parked {
 pub struct Reader {
     /// None only while it is given away.
     parked: Option<Parked>,
+    taken: Instant,
+    in_transaction: bool,
     parking: Parking,
+    _held: Held,
     /// Given up after the connection.
     _place: OwnedSemaphorePermit,
 }
 
+/// Counts one more who waits, until dropped.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Parking {
-    /// In front of `pool`, which has `connections`.
-    pub fn new(pool: PgPool, connections: u32, timeout: Duration, alive: Alive) -> Self {
-        let places = Arc::new(Semaphore::new(usize::try_from(connections).unwrap_or(Semaphore::MAX_PERMITS)));
-        Self { pool, places, parked: Arc::new(Mutex::new(Some(Vec::new()))), timeout, alive }
+    /// In front of a pool of its own for searches on `server`.
+    pub fn open(server: PgConnectOptions, role: Role, config: &Config, holders: &Holders) -> Self {
+        let alive = Alive::now_known();
+        let places = usize::try_from(config.read_connections).unwrap_or(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Inner {
+            pool: session::open(server, role, config, &alive),
+            places: Arc::new(Semaphore::new(places)),
+            waiting: AtomicU32::new(0),
+            parked: Mutex::new(Some(Vec::new())),
+            role,
+            holders: holders.clone(),
+            alive,
+            begin: config.transaction_pooling.then(|| session::begin_sql(role, config)),
+            abandoned: watch::Sender::new(Instant::now()),
+        }))
     }
 
-    /// The connection that was used last, or one of the pool.
+    /// The connection that was used last, or one of the pool, within `patience` in all.
     ///
     /// # Errors
-    /// Those of the pool; also [`sqlx::Error::PoolTimedOut`] when no place came free in time.
+    /// [`Error::Busy`] when all are in use by statements that get on, [`Error::Unavailable`] when the server cannot be
+    /// reached.
     ///
     /// # Cancel safety
     /// Dropping the future gives its place in the queue up.
-    pub async fn acquire(&self) -> Result<Reader, sqlx::Error> {
-        let place = tokio::time::timeout(self.timeout, Arc::clone(&self.places).acquire_owned());
-        let place = place.await.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+    pub async fn acquire(&self, holder: &'static str, patience: Duration) -> Result<Reader, Error> {
+        let got = tokio::time::timeout(patience, self.wait_for(holder)).await;
+        got.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(|error| match error {
+            // A pool whose attempts to connect fail times out just like one whose connections are all in use.
+            sqlx::Error::PoolTimedOut if self.0.alive.is_recent() => Error::Busy { waited: patience },
+            other => match Error::from(other) {
+                Error::Lost(reason) => Error::Unavailable(reason),
+                other => other,
+            },
+        })
+    }
+
+    async fn wait_for(&self, holder: &'static str) -> Result<Reader, sqlx::Error> {
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(&self.0.waiting);
+        let place = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let taken = Instant::now();
         let parked = match self.take() {
             Some(parked) => parked,
             // Rare, and connecting has a large state, which every search would carry.
-            None => Parked { connection: Box::pin(self.pool.acquire()).await?, since: Instant::now() },
+            None => Parked { connection: Box::pin(self.0.pool.acquire()).await?, since: taken },
         };
-        Ok(Reader { parked: Some(parked), parking: self.clone(), _place: place })
+        drop(waiting);
+        let held = self.0.holders.enter(self.0.role, holder);
+        let parked = Some(parked);
+        let mut reader =
+            Reader { parked, taken, in_transaction: false, parking: self.clone(), _held: held, _place: place };
+        if let Some(sql) = self.0.begin {
+            reader.begin_with(sql).await?;
+        }
+        Ok(reader)
     }
 
-    /// How many connections wait here.
-    pub fn parked(&self) -> usize {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Vec::len)
+    /// Runs to its end, or until the path to the server turns out dead.
+    ///
+    /// # Errors
+    /// Those of `read`; [`Error::Unavailable`] when its connection was given up meanwhile.
+    pub async fn until_abandoned<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut abandoned = self.0.abandoned.subscribe();
+        tokio::select! {
+            biased;
+            done = read => done,
+            _ = abandoned.changed() => Err(Error::Unavailable("its connection went silent".to_owned())),
+        }
     }
 
-    /// Closes what waits here without a word to the server.
-    pub fn drop_parked(&self) {
-        let waiting = self.parked.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take);
-        for parked in waiting.into_iter().flatten() {
+    /// Gives up every connection that is in use or waits here: those who use them are told at once, nobody gets them
+    /// again.
+    pub fn abandon(&self) {
+        self.0.abandoned.send_replace(Instant::now());
+        self.drop_idle();
+    }
+
+    /// Closes what is not in use without a word to the server, which may be away.
+    pub fn drop_idle(&self) {
+        self.drop_parked_before(Instant::now());
+        while let Some(connection) = self.0.pool.try_acquire() {
+            drop(connection.detach());
+        }
+    }
+
+    /// Closes what has waited here since before `moment`: it may have died as another did then.
+    pub fn drop_parked_before(&self, moment: Instant) {
+        let mut parked = self.lock();
+        let old: Vec<Parked> =
+            parked.iter_mut().flat_map(|all| all.extract_if(.., |parked| parked.since <= moment)).collect();
+        drop(parked);
+        for parked in old {
             drop(parked.connection.detach());
         }
     }
 
+    /// Idle and used connections.
+    pub fn connections(&self) -> (u32, u32) {
+        let parked = u32::try_from(self.lock().as_ref().map_or(0, Vec::len)).unwrap_or(u32::MAX);
+        let idle = u32::try_from(self.0.pool.num_idle()).unwrap_or(u32::MAX).saturating_add(parked);
+        (idle, self.0.pool.size().saturating_sub(idle))
+    }
+
+    /// The server answered elsewhere.
+    pub fn alive(&self) {
+        self.0.alive.now();
+    }
+
+    /// Callers who wait for a connection now.
+    pub fn waiting(&self) -> u32 {
+        self.0.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Places that nobody holds.
+    pub fn free(&self) -> usize {
+        self.0.places.available_permits()
+    }
+
     /// Gives everything back to the pool, for good, and closes it.
     pub async fn close(&self) {
-        drop(self.parked.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.pool.close().await;
+        drop(self.lock().take());
+        self.0.pool.close().await;
     }
 
     /// The one parked last; what has been away from the pool too long goes back to it.
     fn take(&self) -> Option<Parked> {
         let mut due = Vec::new();
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parked = self.lock();
         let all = parked.as_mut()?;
         due.extend(all.extract_if(.., |parked| parked.since.elapsed() >= RETURN_AFTER));
         let taken = all.pop();
@@ -109,19 +220,61 @@ impl Parking {
 
     fn park(&self, connection: Parked) {
         if connection.since.elapsed() < RETURN_AFTER
-            && let Some(all) = self.parked.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+            && let Some(all) = self.lock().as_mut()
         {
             all.push(connection);
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Parked>>> {
+        self.0.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Reader {
-    /// Says that every statement has succeeded and no transaction is open.
-    pub fn done(mut self) {
-        self.parking.alive.now();
+    /// Whether this reads a replica, which may lag.
+    #[must_use]
+    pub fn on_replica(&self) -> bool {
+        self.parking.0.role == Role::Replica
+    }
+
+    /// Opens a transaction, where settings of one statement live, unless there is one already. [`Reader::done`] ends it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        if self.in_transaction { Ok(()) } else { self.begin_with("begin").await }
+    }
+
+    async fn begin_with(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
+        self.in_transaction = true;
+        self.execute(sqlx::raw_sql(sql)).await?;
+        Ok(())
+    }
+
+    /// Says that every statement has succeeded.
+    ///
+    /// # Errors
+    /// When the transaction, if there was one, could not be ended.
+    pub async fn done(mut self) -> Result<(), sqlx::Error> {
+        if self.in_transaction {
+            self.execute(sqlx::raw_sql("commit")).await?;
+        }
+        self.parking.0.alive.now();
         if let Some(parked) = self.parked.take() {
             self.parking.park(parked);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if *self.parking.0.abandoned.borrow() > self.taken
+            && let Some(parked) = self.parked.take()
+        {
+            // The pool's check would find it silent, but only after a while, and its place is needed now.
+            drop(parked.connection.detach());
         }
     }
 }

@@ -1,9 +1,13 @@
 //! Reading what a search found: the text of chunks, their neighbours, whole pages. Published documents only.
 
 use serde_json::Value;
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, Row, postgres::PgRow};
 
-use super::{Error, Index, Resolved};
+use super::{
+    Error, Index, Resolved,
+    parked::Reader,
+    reads::{Seen, seen, with_complete},
+};
 
 /// A chunk with what an answer shows of it.
 #[derive(Clone, Debug, FromRow)]
@@ -57,29 +61,34 @@ pub struct Page {
     pub metadata: Value,
 }
 
-/// The passages with the ids `$1`. Public for the benchmarks, which run the same statement without us.
+/// The passages with the ids `$1`, and whether the generations `$2` are there: one row of nulls when there are no
+/// passages. Public for the benchmarks, which run the same statement without us.
 pub const PASSAGES: &str =
-    "select c.id as chunk_id, c.page_id, c.version_id, p.url, p.title, c.section, c.number, c.content,
+    "select asked.complete, c.id as chunk_id, c.page_id, c.version_id, p.url, p.title, c.section, c.number, c.content,
         c.language, c.tokens, p.metadata
- from chunks c join pages p on p.id = c.page_id
- where c.id = any($1)";
+ from (select count(*) = cardinality($2::bigint[]) as complete
+       from generations where id = any($2) and status <> 'building') asked
+ left join (chunks c join pages p on p.id = c.page_id) on c.id = any($1)";
 
-const PAGE: &str = "select p.id as page_id, s.source_id, v.version, p.url, p.path, p.title, p.content_type, p.content, p.words, p.metadata
+const PAGE: &str = "select p.id as page_id, p.version_id, v.published_generation, s.source_id, v.version, p.url, p.path, p.title, p.content_type, p.content, p.words, p.metadata
  from pages p
  join versions v on v.id = p.version_id
  join sources s on s.id = v.source and s.deleted_at is null
  where p.born <= v.published_generation and p.died > v.published_generation";
 
 impl Index {
-    /// The passages with these chunk ids, in any order; ids that are gone are left out.
+    /// The passages of `resolved` with these chunk ids, in any order; ids that are gone are left out.
     ///
     /// # Errors
     /// When the database does not answer in time.
-    pub async fn passages(&self, chunk_ids: &[i64]) -> Result<Vec<Passage>, Error> {
-        let mut connection = self.pools.read().await?;
-        let passages = sqlx::query_as(PASSAGES).bind(chunk_ids).fetch_all(&mut *connection).await?;
-        connection.done();
-        Ok(passages)
+    pub async fn passages(&self, resolved: &Resolved, chunk_ids: &[i64]) -> Result<Seen<Vec<Passage>>, Error> {
+        let read = |mut connection: Reader| async move {
+            let query = sqlx::query(PASSAGES).bind(chunk_ids).bind(resolved.ids());
+            let rows = query.fetch_all(&mut *connection).await?;
+            connection.done().await?;
+            Ok(seen(&rows, "chunk_id", |row| Passage::from_row(row))?)
+        };
+        self.pools.search("passages", read).await
     }
 
     /// A published chunk with up to `before` and `after` neighbours of its page, in page order.
@@ -93,10 +102,10 @@ impl Index {
         before: u16,
         after: u16,
     ) -> Result<Vec<(Passage, String, String)>, Error> {
-        let mut connection = self.pools.read().await?;
-        let rows = sqlx::query(
-            "select c.id as chunk_id, c.page_id, c.version_id, p.url, p.title, c.section, c.number, c.content,
-                    c.language, c.tokens, p.metadata, s.source_id, v.version as version_name
+        let read = |mut connection: Reader| async move {
+            let rows = sqlx::query(
+                "select c.id as chunk_id, c.page_id, c.version_id, p.url, p.title, c.section, c.number, c.content,
+                    c.language, c.tokens, p.metadata, s.source_id, v.version as version_name, v.published_generation
              from chunks hit
              join versions v on v.id = hit.version_id
              join sources s on s.id = v.source and s.deleted_at is null
@@ -104,15 +113,20 @@ impl Index {
              join chunks c on c.page_id = hit.page_id and c.number between hit.number - $2 and hit.number + $3
              where hit.id = $1 and hit.born <= v.published_generation and hit.died > v.published_generation
              order by c.number",
-        )
-        .bind(chunk_id)
-        .bind(i32::from(before))
-        .bind(i32::from(after))
-        .fetch_all(&mut *connection)
-        .await?;
-        rows.iter()
-            .map(|row| Ok((Passage::from_row(row)?, row.try_get("source_id")?, row.try_get("version_name")?)))
-            .collect()
+            )
+            .bind(chunk_id)
+            .bind(i32::from(before))
+            .bind(i32::from(after))
+            .fetch_all(&mut *connection)
+            .await?;
+            let complete = !connection.on_replica() || self.is_current(rows.first())?;
+            connection.done().await?;
+            let passage =
+                |row: &PgRow| Ok((Passage::from_row(row)?, row.try_get("source_id")?, row.try_get("version_name")?));
+            let value = rows.iter().map(passage).collect::<Result<_, sqlx::Error>>()?;
+            Ok(Seen { value, complete })
+        };
+        Ok(self.pools.search("chunk", read).await?.value)
     }
 
     /// A published page by its id.
@@ -120,9 +134,22 @@ impl Index {
     /// # Errors
     /// When the database does not answer in time.
     pub async fn page(&self, page_id: i64) -> Result<Option<Page>, Error> {
-        let mut connection = self.pools.read().await?;
-        let sql = PAGE.to_owned() + " and p.id = $1";
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(page_id).fetch_optional(&mut *connection).await?)
+        let read = |mut connection: Reader| async move {
+            let query = sqlx::query(sqlx::AssertSqlSafe(PAGE.to_owned() + " and p.id = $1"));
+            let row = query.bind(page_id).fetch_optional(&mut *connection).await?;
+            let complete = !connection.on_replica() || self.is_current(row.as_ref())?;
+            connection.done().await?;
+            let value = row.as_ref().map(Page::from_row).transpose()?;
+            Ok(Seen { value, complete })
+        };
+        Ok(self.pools.search("page", read).await?.value)
+    }
+
+    /// Whether a row's version has the generation that is known to be published. Otherwise a replica may lag, also when there is
+    /// no row.
+    fn is_current(&self, row: Option<&PgRow>) -> Result<bool, sqlx::Error> {
+        let Some(row) = row else { return Ok(false) };
+        Ok(self.is_published(row.try_get("version_id")?, row.try_get("published_generation")?))
     }
 
     /// The published page at `url` in the generations of `resolved`; the newest where several versions have it.
@@ -130,10 +157,15 @@ impl Index {
     /// # Errors
     /// When the database does not answer in time.
     pub async fn page_at(&self, url: &str, resolved: &Resolved) -> Result<Option<Page>, Error> {
-        let mut connection = self.pools.read().await?;
-        let sql = PAGE.to_owned()
+        let found = PAGE.to_owned()
             + " and p.url = $1 and v.published_generation = any($2) order by v.published_generation desc limit 1";
-        let page = sqlx::query_as(sqlx::AssertSqlSafe(sql));
-        Ok(page.bind(url).bind(resolved.ids()).fetch_optional(&mut *connection).await?)
+        let sql = &with_complete("$2", &found);
+        let read = |mut connection: Reader| async move {
+            let query = sqlx::query(sqlx::AssertSqlSafe(sql.clone()));
+            let rows = query.bind(url).bind(resolved.ids()).fetch_all(&mut *connection).await?;
+            connection.done().await?;
+            Ok(seen(&rows, "page_id", |row| Page::from_row(row))?)
+        };
+        Ok(self.pools.search("page", read).await?.value.pop())
     }
 }

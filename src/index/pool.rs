@@ -1,36 +1,34 @@
-//! The two connection pools: one for searches, one for imports and administration, so that an import can never
-//! take a search's connection.
+//! The connection pools: one for searches and one for imports and administration, so that an import can never take a
+//! search's connection, and one for each read replica.
 //!
 //! A connection is got within the acquire timeout or the caller is told that the database is busy. A connection that
 //! comes back inside a transaction, with a pending answer or on a dead socket is closed, never reused: sqlx 0.9.0 would
 //! otherwise hand a poisoned one to the next caller and leak the permit of a dead one.
 
 use std::{
+    convert::Infallible,
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use sqlx::{
-    Executor, PgConnection, PgPool, Row,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection, PgConnection, PgPool, Row, Transaction, postgres::PgConnectOptions, postgres::Postgres};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
+    held::{Held, Holders, Role},
     parked::{Parking, Reader},
+    replicas::Replicas,
+    retry::Budget,
+    session,
 };
 use crate::runtime::metrics;
-
-/// A check on a healthy local or same-zone connection takes well under 1 ms; one that needs 300 is better replaced.
-const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// A statement whose caller is gone stops in the server within this.
-const STOP_WHEN_ALONE: &str = "set client_connection_check_interval = '1s';";
 
 /// Sizes and bounds of the pools.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Connections for searches: two a running search (one a leg).
+    /// Connections for searches: two a running search (one a leg). As many again to each replica.
     pub read_connections: u32,
     /// Connections for imports, administration and background work.
     pub write_connections: u32,
@@ -38,6 +36,12 @@ pub struct Config {
     pub acquire_timeout: Duration,
     /// The longest a search statement may run in the server.
     pub statement_timeout: Duration,
+    /// The longest a search holds a connection before it counts as leaked; a write may twice as long.
+    pub leak_after: Duration,
+    /// Whether a pooler in transaction mode is between us and the server.
+    pub transaction_pooling: bool,
+    /// How far a replica may be behind and still be searched.
+    pub replica_max_lag: Duration,
     /// Candidates an HNSW scan keeps: more find more of the true neighbours and take longer.
     pub ef_search: u16,
     /// Lists an IVFFlat scan reads: more find more of the true neighbours and take longer.
@@ -49,8 +53,12 @@ impl Default for Config {
         Self {
             read_connections: 16,
             write_connections: 6,
-            acquire_timeout: Duration::from_millis(300),
+            // A refusal is promised within 300 ms, and takes a little time itself.
+            acquire_timeout: Duration::from_millis(250),
             statement_timeout: Duration::from_secs(10),
+            leak_after: Duration::from_secs(30),
+            transaction_pooling: false,
+            replica_max_lag: Duration::from_secs(1),
             // Finds 0.978 of the true ten nearest among 50,000 noisy vectors, 100 finds 0.967: docs/performance.
             ef_search: 160,
             ivfflat_probes: 16,
@@ -58,119 +66,44 @@ impl Default for Config {
     }
 }
 
-/// The pools of one database.
-#[derive(Clone, Debug)]
-pub struct Pools {
-    read: PgPool,
-    searches: Parking,
-    write: PgPool,
-    acquire_timeout: Duration,
-    alive: Alive,
+impl Config {
+    /// Connections of one process to the primary: both pools and the one that hears what is published.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.read_connections.saturating_add(self.write_connections).saturating_add(1)
+    }
 }
 
-/// When the database last gave a sign of life: connected, or answered the check of a released connection.
+/// The pools of one database and its replicas.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    pub(super) searches: Parking,
+    pub(super) replicas: Replicas,
+    pub(super) budget: Budget,
+    pub(super) config: Config,
+    write: PgPool,
+    begin_write: &'static str,
+    holders: Holders,
+}
+
+/// When the database last gave a sign of life: connected, or answered a statement or a check.
 #[derive(Clone, Debug)]
 pub(super) struct Alive(Arc<Mutex<Instant>>);
 
 impl Alive {
-    pub(super) fn now(&self) {
+    /// Counts as alive until it was asked.
+    pub fn now_known() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// It answered just now.
+    pub fn now(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    fn since(&self) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-}
-
-impl Pools {
-    /// Opens both pools and one connection of each, so that a wrong address or password is known at once.
-    pub(super) async fn connect(options: PgConnectOptions, config: Config) -> Result<Self, Error> {
-        let options = options.application_name("doc-server");
-        metrics::record_pool_leaked("postgres", 0);
-        // A search's statements have one good plan each, whatever their values. Left to itself Postgres finds the plan for
-        // given values a little cheaper and plans anew every time: 0.1 to 0.15 ms a statement.
-        let read_settings = format!(
-            "set statement_timeout = {}; set idle_in_transaction_session_timeout = '10s'; {STOP_WHEN_ALONE} \
-             set hnsw.ef_search = {}; set hnsw.iterative_scan = relaxed_order; \
-             set ivfflat.probes = {}; set ivfflat.iterative_scan = relaxed_order; \
-             set synchronize_seqscans = off; set jit = off; set plan_cache_mode = force_generic_plan;",
-            config.statement_timeout.as_millis(),
-            config.ef_search,
-            config.ivfflat_probes
-        );
-        // No statement timeout for imports and index builds, which may rightly take long.
-        let write_settings =
-            format!("set idle_in_transaction_session_timeout = '60s'; {STOP_WHEN_ALONE} set jit = off;");
-        let alive = Alive(Arc::new(Mutex::new(Instant::now())));
-        let read = open(options.clone(), config.read_connections, &config, (read_settings, alive.clone()));
-        let write = open(options, config.write_connections, &config, (write_settings, alive.clone()));
-        let searches = Parking::new(read.clone(), config.read_connections, config.acquire_timeout, alive.clone());
-        let pools = Self { read, searches, write, acquire_timeout: config.acquire_timeout, alive };
-        let mut connection = pools.read.acquire().await.map_err(Error::connect)?;
-        let version: i32 = sqlx::query("select current_setting('server_version_num')::int")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(Error::connect)?
-            .get(0);
-        if version < OLDEST_SERVER {
-            return Err(Error::ServerTooOld { major: version / 10_000 });
-        }
-        Ok(pools)
-    }
-
-    /// A connection for a search.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when none came free in time, [`Error::Unavailable`] when the database cannot be reached.
-    ///
-    /// # Cancel safety
-    /// Dropping the future gives its place in the queue up.
-    pub async fn read(&self) -> Result<Reader, Error> {
-        let started = Instant::now();
-        let connection = self.searches.acquire().await.map_err(|error| match error {
-            // A pool whose attempts to connect fail times out just like one whose connections are all in use.
-            sqlx::Error::PoolTimedOut if self.alive.since() < SIGN_OF_LIFE => {
-                Error::Busy { waited: self.acquire_timeout }
-            }
-            other => Error::from(other),
-        });
-        metrics::record_pool_acquire("postgres", started.elapsed());
-        connection
-    }
-
-    /// The pool for imports and administration.
-    #[must_use]
-    pub fn write(&self) -> &PgPool {
-        &self.write
-    }
-
-    /// Reports both pools' connections to the metrics.
-    pub fn observe(&self) {
-        let count = |pool: &PgPool| {
-            let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
-            (idle, pool.size().saturating_sub(idle), pool.options().get_max_connections())
-        };
-        let (mut read, write) = (count(&self.read), count(&self.write));
-        let parked = u32::try_from(self.searches.parked()).unwrap_or(u32::MAX);
-        (read.0, read.1) = (read.0.saturating_add(parked), read.1.saturating_sub(parked));
-        metrics::set_pool_connections("postgres", read.0 + write.0, read.1 + write.1, read.2 + write.2);
-    }
-
-    /// Drops the idle connections without a word to the server: after a silence they may be dead, and each would cost its
-    /// next user a wait.
-    pub(super) fn drop_idle(&self) {
-        self.searches.drop_parked();
-        for pool in [&self.read, &self.write] {
-            while let Some(connection) = pool.try_acquire() {
-                drop(connection.detach());
-            }
-        }
-    }
-
-    /// Closes every connection, waiting for those in use.
-    pub async fn close(&self) {
-        self.searches.close().await;
-        self.write.close().await;
+    /// Whether it answered a moment ago.
+    pub fn is_recent(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < SIGN_OF_LIFE
     }
 }
 
@@ -178,47 +111,179 @@ impl Pools {
 /// probe's pause and its wait are below the two seconds in which readiness turns.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
+/// The first connection of a process may cross a network that is slow to wake; nobody waits for an answer yet.
+const FIRST_CONNECTION: Duration = Duration::from_secs(5);
+
 /// `nulls not distinct` and SQL-standard function bodies came with 15.
 const OLDEST_SERVER: i32 = 150_000;
 
-fn open(options: PgConnectOptions, connections: u32, config: &Config, (settings, alive): (String, Alive)) -> PgPool {
-    let connected = alive.clone();
-    let settings: &'static str = Box::leak(settings.into_boxed_str());
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(config.acquire_timeout)
-        .test_before_acquire(false)
-        .after_connect(move |connection, _| {
-            let connected = connected.clone();
-            Box::pin(async move {
-                sqlx::raw_sql(settings).execute(connection).await?;
-                connected.now();
-                Ok(())
-            })
-        })
-        .after_release(move |connection, _| {
-            let alive = alive.clone();
-            Box::pin(async move {
-                let clean = is_clean(connection).await;
-                match clean {
-                    Ok(_) => alive.now(),
-                    Err(_) => metrics::record_pool_leaked("postgres", 1),
-                }
-                clean
-            })
-        })
-        .connect_lazy_with(options)
+/// A write: everything on it is one transaction. Dropped, nothing of it is written.
+#[derive(Debug)]
+pub(super) struct Write {
+    transaction: Transaction<'static, Postgres>,
+    _held: Held,
 }
 
-/// Whether the session is idle and outside a transaction. Through the simple protocol the two times are equal only in a
-/// statement that is its own transaction. An error, not `false`: sqlx closes gracefully on `false`, which a dead
-/// socket would never finish.
-async fn is_clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let check = connection.fetch_one(sqlx::raw_sql("select now() = statement_timestamp()"));
-    match tokio::time::timeout(RELEASE_CHECK_TIMEOUT, check).await {
-        Ok(Ok(row)) if row.try_get::<bool, _>(0)? => Ok(true),
-        Ok(Ok(_)) => Err(sqlx::Error::Protocol("released inside a transaction".to_owned())),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(sqlx::Error::Protocol("released on a silent socket".to_owned())),
+impl Write {
+    /// Makes it all durable and visible.
+    ///
+    /// # Errors
+    /// When the database does not say that it did.
+    pub async fn commit(self) -> Result<(), Error> {
+        Ok(self.transaction.commit().await?)
     }
+}
+
+impl Deref for Write {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+}
+
+impl Pools {
+    /// Opens the pools and one connection, so that a wrong address or password, an old server, and pools that are too large
+    /// for it are known at once.
+    pub(super) async fn connect(
+        primary: PgConnectOptions,
+        replicas: Vec<PgConnectOptions>,
+        config: Config,
+    ) -> Result<Self, Error> {
+        metrics::record_pool_leaked("postgres", 0);
+        metrics::record_pool_discarded("postgres", 0);
+        metrics::record_pool_retries("postgres", 0);
+        let holders = Holders::new(config.leak_after);
+        let searches = Parking::open(primary.clone(), Role::Read, &config, &holders);
+        let pools = Self {
+            searches,
+            replicas: Replicas::new(replicas, &config, &holders),
+            budget: Budget::new(),
+            write: session::open(primary.clone(), Role::Write, &config, &Alive::now_known()),
+            begin_write: session::begin_sql(Role::Write, &config),
+            config,
+            holders,
+        };
+        let options = session::options(primary, &config);
+        let connecting = tokio::time::timeout(FIRST_CONNECTION, PgConnection::connect_with(&options)).await;
+        let mut connection = connecting.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Error::connect)?;
+        check_server(&mut connection, &config).await?;
+        connection.close().await.map_err(Error::connect)?;
+        Ok(pools)
+    }
+
+    /// A connection of the primary, for as long as the caller keeps it: statements that may be repeated rather go through
+    /// the index's own methods.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when none came free in time, [`Error::Unavailable`] when the database cannot be reached.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives its place in the queue up.
+    pub async fn acquire(&self, holder: &'static str) -> Result<Reader, Error> {
+        let started = Instant::now();
+        let reader = self.searches.acquire(holder, self.config.acquire_timeout).await;
+        metrics::record_pool_acquire("postgres", started.elapsed());
+        reader
+    }
+
+    /// Begins a write on the primary.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no connection to a server that takes writes came free in time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or what it returned, writes nothing.
+    pub(super) async fn write(&self, holder: &'static str) -> Result<Write, Error> {
+        let started = Instant::now();
+        let transaction = Box::pin(self.write.begin_with(self.begin_write)).await;
+        metrics::record_pool_acquire("postgres", started.elapsed());
+        Ok(Write { transaction: transaction?, _held: self.holders.enter(Role::Write, holder) })
+    }
+
+    /// Reports the connections to the metrics.
+    pub fn observe(&self) {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let read = self.searches.connections();
+        let idle = count(self.write.num_idle());
+        let write = (idle, self.write.size().saturating_sub(idle));
+        let most = self.config.read_connections + self.config.write_connections;
+        metrics::set_pool_connections("postgres", read.0 + write.0, read.1 + write.1, most);
+        metrics::set_pool_role("read", (read, self.searches.waiting()));
+        metrics::set_pool_role("write", (write, 0));
+        self.replicas.observe();
+    }
+
+    /// Idle, used and free places of the searches' pool on the primary.
+    #[must_use]
+    pub fn read_usage(&self) -> (u32, u32, usize) {
+        let (idle, used) = self.searches.connections();
+        (idle, used, self.searches.free())
+    }
+
+    /// Drops the idle connections without a word to the server: after a silence they may be dead, and each would cost its
+    /// next user a wait.
+    pub(super) fn drop_idle(&self) {
+        self.searches.drop_idle();
+        while let Some(connection) = self.write.try_acquire() {
+            drop(connection.detach());
+        }
+    }
+
+    /// The database gave a sign of life elsewhere: when all connections are in use, that is what is wrong.
+    pub(super) fn alive(&self) {
+        self.searches.alive();
+    }
+
+    /// Gives up all connections of searches: the path to the server was dead, and a new connection is not.
+    pub(super) fn abandon(&self) {
+        self.searches.abandon();
+        self.drop_idle();
+    }
+
+    /// Closes every connection, waiting for those in use.
+    pub async fn close(&self) {
+        self.searches.close().await;
+        self.replicas.close().await;
+        self.write.close().await;
+    }
+
+    /// Tells of connections that were not given back, until `stopping`.
+    ///
+    /// # Errors
+    /// Never; the signature is that of a background task.
+    pub(super) async fn watch_task(self, stopping: CancellationToken) -> Result<(), Infallible> {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return Ok(()),
+                () = tokio::time::sleep(self.holders.look_every()) => self.holders.report(),
+            }
+        }
+    }
+}
+
+/// Refuses a server that is too old, or too small for the pools.
+async fn check_server(connection: &mut PgConnection, config: &Config) -> Result<(), Error> {
+    let asked = sqlx::raw_sql(
+        "select current_setting('server_version_num')::int,
+                current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                    - coalesce(current_setting('reserved_connections', true), '0')::int",
+    );
+    let row = sqlx::Executor::fetch_one(connection, asked).await.map_err(Error::connect)?;
+    let version: i32 = row.try_get(0)?;
+    if version < OLDEST_SERVER {
+        return Err(Error::ServerTooOld { major: version / 10_000 });
+    }
+    // Behind a pooler its own sizes count, which it does not tell.
+    let allowed = u32::try_from(row.try_get::<i32, _>(1)?).unwrap_or(0);
+    if !config.transaction_pooling && config.connections() > allowed {
+        return Err(Error::PoolsTooLarge { config: Box::new(*config), allowed });
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ use sqlx::{Row, postgres::PgRow};
 use super::{
     Error, Index,
     catalog::{CHANNEL, Catalog, Source, Version},
+    parked::Reader,
 };
 
 /// What a query says about sources and versions.
@@ -316,18 +317,22 @@ impl Index {
         if let Some(resolved) = catalog.resolve_ids(ids) {
             return Ok(resolved);
         }
-        let mut connection = self.pools.read().await?;
-        let rows = sqlx::query(
-            "select g.id, g.version_id, s.source_id, v.version, g.chunks, g.model_id, g.published_at
-             from generations g
-             join versions v on v.id = g.version_id
-             join sources s on s.id = v.source and s.deleted_at is null
-             where g.id = any($1) and g.status <> 'building'
-             order by g.id",
-        )
-        .bind(ids)
-        .fetch_all(&mut *connection)
-        .await?;
+        let read = |mut connection: Reader| async move {
+            let rows = sqlx::query(
+                "select g.id, g.version_id, s.source_id, v.version, g.chunks, g.model_id, g.published_at
+                 from generations g
+                 join versions v on v.id = g.version_id
+                 join sources s on s.id = v.source and s.deleted_at is null
+                 where g.id = any($1) and g.status <> 'building'
+                 order by g.id",
+            )
+            .bind(ids)
+            .fetch_all(&mut *connection)
+            .await?;
+            connection.done().await?;
+            Ok(rows)
+        };
+        let rows = self.pools.read("cursor", read).await?;
         if rows.len() < ids.len() {
             return Err(Error::Gone);
         }
@@ -351,6 +356,7 @@ impl Index {
     /// # Errors
     /// When the database does not answer.
     pub async fn change_source(&self, source_id: &str, change: &SourceChange) -> Result<bool, Error> {
+        let mut write = self.pools.write("change source").await?;
         let changed = sqlx::query(
             "with changed as (
                 update sources set
@@ -368,9 +374,10 @@ impl Index {
         .bind(&change.tags)
         .bind(&change.default_version)
         .bind(CHANNEL)
-        .fetch_optional(self.pools.write())
+        .fetch_optional(&mut *write)
         .await?
         .is_some();
+        write.commit().await?;
         self.catch_up().await;
         Ok(changed)
     }
@@ -380,6 +387,7 @@ impl Index {
     /// # Errors
     /// When the database does not answer.
     pub async fn delete_source(&self, source_id: &str) -> Result<bool, Error> {
+        let mut write = self.pools.write("delete source").await?;
         let deleted = sqlx::query(
             "with deleted as (
                 update sources set deleted_at = now() where source_id = $1 and deleted_at is null returning source_id
@@ -388,9 +396,10 @@ impl Index {
         )
         .bind(source_id)
         .bind(CHANNEL)
-        .fetch_optional(self.pools.write())
+        .fetch_optional(&mut *write)
         .await?
         .is_some();
+        write.commit().await?;
         self.catch_up().await;
         Ok(deleted)
     }

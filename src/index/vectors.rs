@@ -7,9 +7,13 @@
 use std::time::Instant;
 
 use pgvector::HalfVector;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 
-use super::{Error, Index, Resolved};
+use super::{
+    Error, Index, Resolved,
+    parked::Reader,
+    reads::{Seen, seen, with_complete},
+};
 use crate::runtime::metrics;
 
 /// A model's row and the size of its vectors, as the SQL of its index names them.
@@ -63,12 +67,12 @@ fn exact_is_cheaper(resolved: &Resolved) -> bool {
     allowed.saturating_mul(allowed) <= COMPARISONS_PER_STEP.saturating_mul(resolved.total_chunks)
 }
 
-/// Through the index. `$2` and `$3` are the versions and their generations; a row outside them fails the comparison with
+/// Through the index, and whether the generations are there. `$2` and `$3` are the versions and their generations; a row outside them fails the comparison with
 /// null. No condition names the version alone, or the planner might prefer that index to the vectors' own. Public for the
 /// benchmarks, which run the same statement without us.
 #[must_use]
 pub fn approximate_sql(model: Model) -> String {
-    format!(
+    let found = format!(
         "select chunk_id, (1 - (embedding::halfvec({d}) <=> $1))::real as score
          from chunk_vectors
          where model_id = {m}
@@ -78,14 +82,15 @@ pub fn approximate_sql(model: Model) -> String {
          limit $4",
         d = model.dimensions,
         m = model.id
-    )
+    );
+    with_complete("$3", &found)
 }
 
 /// Past the index: `+ 0` makes an order that no index has. The versions are part of the text, because how many rows they have
 /// decides whether the table or its index by version is read.
 fn exact_sql(model: Model, resolved: &Resolved) -> String {
     let versions: Vec<String> = resolved.version_ids().iter().map(ToString::to_string).collect();
-    format!(
+    let found = format!(
         "select chunk_id, (1 - (embedding::halfvec({d}) <=> $1))::real as score
          from chunk_vectors
          where model_id = {m}
@@ -97,7 +102,8 @@ fn exact_sql(model: Model, resolved: &Resolved) -> String {
         d = model.dimensions,
         m = model.id,
         versions = versions.join(", ")
-    )
+    );
+    with_complete("$3", &found)
 }
 
 impl Index {
@@ -114,58 +120,71 @@ impl Index {
         model: Model,
         vector: &[f32],
         options: Options,
-    ) -> Result<Vec<Hit>, Error> {
-        let mut connection = self.pools.read().await?;
-        let started = Instant::now();
+    ) -> Result<Seen<Vec<Hit>>, Error> {
         let scan = match options.scan {
             Scan::Cheaper if exact_is_cheaper(resolved) => Scan::Exact,
             Scan::Cheaper => Scan::Index,
             chosen => chosen,
         };
         let options = Options { scan, ..options };
-        let mut hits = match options.ef_search {
-            Some(ef_search) if scan == Scan::Index => {
-                let mut transaction = connection.begin().await?;
+        let read = |mut connection: Reader| async move {
+            let started = Instant::now();
+            if let Some(ef_search) = options.ef_search.filter(|_| scan == Scan::Index) {
+                connection.begin().await?;
                 sqlx::query("select set_config('hnsw.ef_search', $1, true)")
                     .bind(ef_search.to_string())
-                    .execute(&mut *transaction)
+                    .execute(&mut *connection)
                     .await?;
-                let hits = fetch(&mut transaction, resolved, model, vector, options).await?;
-                transaction.commit().await?;
-                hits
             }
-            _ => fetch(&mut connection, resolved, model, vector, options).await?,
+            let mut hits = fetch(&mut connection, resolved, model, vector, options).await?;
+            // A scan gives up when the matches are far from the query; what is left of the set is then compared whole.
+            let wanted = resolved.chunks().min(i64::from(options.limit));
+            if hits.complete && scan != Scan::Exact && i64::try_from(hits.value.len()).is_ok_and(|found| found < wanted)
+            {
+                let exact = Options { scan: Scan::Exact, ..options };
+                hits = fetch(&mut connection, resolved, model, vector, exact).await?;
+            }
+            connection.done().await?;
+            // An iterative scan may return a later batch's nearer neighbour late.
+            hits.value.sort_by(by_score);
+            metrics::record_index_search("vector", started.elapsed());
+            Ok(hits)
         };
-        // A scan gives up when the matches are far from the query; what is left of the set is then compared whole.
-        let wanted = resolved.chunks().min(i64::from(options.limit));
-        if options.scan != Scan::Exact && i64::try_from(hits.len()).is_ok_and(|found| found < wanted) {
-            let exact = Options { scan: Scan::Exact, ..options };
-            hits = fetch(&mut connection, resolved, model, vector, exact).await?;
-        }
-        connection.done();
-        // An iterative scan may return a later batch's nearer neighbour late.
-        hits.sort_by(by_score);
-        metrics::record_index_search("vector", started.elapsed());
-        Ok(hits)
+        self.pools.search("vector leg", read).await
     }
 
-    /// The cosine similarities of these chunks to `vector`; those without a vector of `model` are left out.
+    /// The cosine similarities of these chunks of `resolved` to `vector`; those without a vector of `model` are left out.
     ///
     /// # Errors
     /// When the database does not answer in time.
-    pub async fn similarities(&self, model: Model, vector: &[f32], chunk_ids: &[i64]) -> Result<Vec<Hit>, Error> {
-        let mut connection = self.pools.read().await?;
-        let rows = sqlx::query(
-            "select chunk_id, (1 - (embedding <=> $1))::real from chunk_vectors where chunk_id = any($2) and model_id = $3",
-        )
-        .bind(HalfVector::from_f32_slice(vector))
-        .bind(chunk_ids)
-        .bind(model.id)
-        .fetch_all(&mut *connection)
-        .await?;
-        connection.done();
-        rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()
+    pub async fn similarities(
+        &self,
+        resolved: &Resolved,
+        model: Model,
+        vector: &[f32],
+        chunk_ids: &[i64],
+    ) -> Result<Seen<Vec<Hit>>, Error> {
+        let found = "select chunk_id, (1 - (embedding <=> $1))::real as score from chunk_vectors
+                     where chunk_id = any($2) and model_id = $3";
+        let sql = &with_complete("$4", found);
+        let read = |mut connection: Reader| async move {
+            let rows = sqlx::query(AssertSqlSafe(sql.clone()))
+                .bind(HalfVector::from_f32_slice(vector))
+                .bind(chunk_ids)
+                .bind(model.id)
+                .bind(resolved.ids())
+                .fetch_all(&mut *connection)
+                .await?;
+            connection.done().await?;
+            Ok(hits(&rows)?)
+        };
+        self.pools.search("similarities", read).await
     }
+}
+
+/// The rows of a leg's statement.
+pub(super) fn hits(rows: &[PgRow]) -> Result<Seen<Vec<Hit>>, sqlx::Error> {
+    seen(rows, "chunk_id", |row| Ok(Hit { chunk_id: row.try_get("chunk_id")?, score: row.try_get("score")? }))
 }
 
 /// Best first; equal scores in the order of the chunks, so that an answer is the same every time.
@@ -179,7 +198,7 @@ async fn fetch(
     model: Model,
     vector: &[f32],
     options: Options,
-) -> Result<Vec<Hit>, Error> {
+) -> Result<Seen<Vec<Hit>>, Error> {
     let exact = options.scan == Scan::Exact;
     let sql = if exact { exact_sql(model, resolved) } else { approximate_sql(model) };
     // Safe: the only parts put into the text are numbers of ours.
@@ -192,5 +211,5 @@ async fn fetch(
         .bind(i64::from(options.limit))
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? })).collect()
+    Ok(hits(&rows)?)
 }

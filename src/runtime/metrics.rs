@@ -42,6 +42,11 @@ const CACHE_WRITES_DROPPED: &str = "doc_server_cache_writes_dropped_total";
 const POOL_CONNECTIONS: &str = "doc_server_pool_connections";
 const POOL_ACQUIRE: &str = "doc_server_pool_acquire_duration_seconds";
 const POOL_LEAKED: &str = "doc_server_pool_leaked_total";
+const POOL_DISCARDED: &str = "doc_server_pool_discarded_total";
+const POOL_RETRIES: &str = "doc_server_pool_retries_total";
+const POOL_ROLE: &str = "doc_server_pool_role_connections";
+const POOL_WAITING: &str = "doc_server_pool_waiting";
+const POOL_REPLICAS: &str = "doc_server_pool_replicas";
 
 /// Makes the recorder global and returns the handle that renders it. Call once per process.
 ///
@@ -106,7 +111,12 @@ fn describe() {
     describe_counter!(CACHE_WRITES_DROPPED, "Values and leases not written to Redis, by reason.");
     describe_gauge!(POOL_CONNECTIONS, "Connections of a pool, by state.");
     describe_histogram!(POOL_ACQUIRE, Unit::Seconds, "Time to get a connection from a pool.");
-    describe_counter!(POOL_LEAKED, "Connections closed on return: left in a transaction, or silent.");
+    describe_counter!(POOL_LEAKED, "Connections held longer than their bound; the log names the holder.");
+    describe_counter!(POOL_DISCARDED, "Connections closed on return: left in a transaction, or silent.");
+    describe_counter!(POOL_RETRIES, "Reads tried again on another connection.");
+    describe_gauge!(POOL_ROLE, "Connections by what they are for and state.");
+    describe_gauge!(POOL_WAITING, "Callers who wait for a connection now, by what it is for.");
+    describe_gauge!(POOL_REPLICAS, "Read replicas, by whether they are searched now.");
 }
 
 /// One answered request. `route` is the matched path or `unmatched`; a method outside HTTP's own counts as `other`, since callers
@@ -240,7 +250,33 @@ pub fn record_pool_acquire(pool: &'static str, elapsed: Duration) {
     histogram!(POOL_ACQUIRE, "pool" => pool).record(elapsed);
 }
 
-/// Connections that came back to `pool` unusable and were closed. Zero makes the series known before the first.
+/// Connections of `pool` that were held longer than their bound. Zero makes the series known before the first.
 pub fn record_pool_leaked(pool: &'static str, connections: u64) {
     counter!(POOL_LEAKED, "pool" => pool).increment(connections);
+}
+
+/// Connections that came back to `pool` unusable and were closed. Zero as above.
+pub fn record_pool_discarded(pool: &'static str, connections: u64) {
+    counter!(POOL_DISCARDED, "pool" => pool).increment(connections);
+}
+
+/// Reads through `pool` that were tried again. Zero as above.
+pub fn record_pool_retries(pool: &'static str, reads: u64) {
+    counter!(POOL_RETRIES, "pool" => pool).increment(reads);
+}
+
+/// One Postgres pool: `role` is `read`, `write` or `replica` (all replicas together); idle and used connections, and callers who
+/// wait for one.
+pub fn set_pool_role(role: &'static str, ((idle, used), waiting): ((u32, u32), u32)) {
+    for (state, count) in [("idle", idle), ("used", used)] {
+        gauge!(POOL_ROLE, "pool" => "postgres", "role" => role, "state" => state).set(count);
+    }
+    gauge!(POOL_WAITING, "pool" => "postgres", "role" => role).set(waiting);
+}
+
+/// How many of the replicas are searched now.
+pub fn set_pool_replicas(usable: usize, all: usize) {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    gauge!(POOL_REPLICAS, "state" => "used").set(count(usable));
+    gauge!(POOL_REPLICAS, "state" => "left_out").set(count(all.saturating_sub(usable)));
 }

@@ -17,7 +17,7 @@ use crate::{
     embed::{self, Embedder, Identity, Vector},
     error::Error,
     index::{
-        Index, Resolved,
+        self, Index, Resolved, Seen,
         generations::ModelIdentity,
         keywords::Weighted,
         terms,
@@ -38,6 +38,9 @@ pub(super) struct Ask<'a> {
     pub caching: Caching,
 }
 
+/// What a caller is told when a generation was removed, or not yet there, in the snapshot that was read.
+const TORN: &str = "documents_replaced: some of the documents were replaced while this was answered; search again";
+
 /// The stages that compute, in their order.
 #[derive(Clone)]
 pub(super) struct Stages {
@@ -56,6 +59,8 @@ struct Found {
     /// Whether a leg returned all it was asked for, so that deeper results may exist.
     full: bool,
     degraded: Option<String>,
+    /// A generation of the set was gone while it was read.
+    torn: bool,
     query_truncated: bool,
     timings: Timings,
 }
@@ -72,6 +77,7 @@ struct VectorLeg {
     query_truncated: bool,
     /// Some of the documents were embedded by another model and could not be compared.
     partial: bool,
+    torn: bool,
     embed: Duration,
     search: Duration,
 }
@@ -83,6 +89,7 @@ struct KeywordLeg {
     /// Scores of what only vectors found.
     others: Vec<Candidate>,
     weighted: Option<Weighted>,
+    torn: bool,
     search: Duration,
 }
 
@@ -102,12 +109,16 @@ impl Stages {
         let fetching = Instant::now();
         let page = found.ranked.get(offset..end.min(found.ranked.len())).unwrap_or_default();
         let ids: Vec<i64> = page.iter().map(|result| result.chunk_id).collect();
-        let passages = if ids.is_empty() { Vec::new() } else { self.index.passages(&ids).await? };
+        let passages = if ids.is_empty() { Seen::all(Vec::new()) } else { self.index.passages(resolved, &ids).await? };
+        let torn = found.torn || !passages.complete;
+        if torn && query.cursor.is_some() {
+            return Err(Error::Index(index::Error::Gone));
+        }
         timings.fetch = fetching.elapsed();
-        let mut answer = Answer::new(query, resolved, page, passages);
+        let mut answer = Answer::new(query, resolved, page, passages.value);
         answer.has_more = end < MAX_DEPTH && (found.ranked.len() > end || found.full);
         answer.truncated = found.query_truncated;
-        answer.degraded_reason = found.degraded;
+        answer.degraded_reason = found.degraded.or_else(|| torn.then(|| TORN.to_owned()));
         answer.degraded = answer.degraded_reason.is_some();
         if answer.has_more && !answer.degraded {
             let cursor = Cursor { generations: resolved.ids(), offset: end, fingerprint: query.fingerprint() };
@@ -131,6 +142,7 @@ impl Stages {
             let known: HashSet<i64> = found.ranked.iter().map(|result| result.chunk_id).collect();
             found.full = false;
             found.degraded = found.degraded.or(deeper.degraded);
+            found.torn |= deeper.torn;
             found.ranked.extend(deeper.ranked.into_iter().filter(|result| !known.contains(&result.chunk_id)));
         }
         Ok(found)
@@ -163,7 +175,7 @@ impl Stages {
         let ranking = Instant::now();
         if query.mode == Mode::Hybrid
             && query.rank.fusion == Fusion::Weighted
-            && let Err(error) = self.complete(&mut vector, &mut keyword).await
+            && let Err(error) = self.complete(resolved, &mut vector, &mut keyword).await
         {
             tracing::warn!(%error, "some scores are missing");
             degraded.get_or_insert("scores_incomplete: results are complete, their order may not be".to_owned());
@@ -182,12 +194,18 @@ impl Stages {
         };
         // Deeper candidates score less, so they cannot meet a threshold that cut these.
         let full = ranked.len() >= usize::from(depth);
-        let found = Found { ranked, full, degraded, query_truncated: vector.query_truncated, timings };
+        let torn = vector.torn || keyword.torn;
+        let found = Found { ranked, full, degraded, torn, query_truncated: vector.query_truncated, timings };
         Ok((found, vector.vector))
     }
 
     /// Looks up each leg's score of what only the other found.
-    async fn complete(&self, vector: &mut VectorLeg, keyword: &mut KeywordLeg) -> Result<(), Error> {
+    async fn complete(
+        &self,
+        resolved: &Resolved,
+        vector: &mut VectorLeg,
+        keyword: &mut KeywordLeg,
+    ) -> Result<(), Error> {
         let missing = |of: &[Candidate], among: &[Candidate]| -> Vec<i64> {
             let known: HashSet<i64> = of.iter().map(|candidate| candidate.chunk_id).collect();
             among.iter().map(|candidate| candidate.chunk_id).filter(|id| !known.contains(id)).collect()
@@ -197,27 +215,34 @@ impl Stages {
             async {
                 match (&vector.vector, vector.model) {
                     (Some(query), Some(model)) if !no_similarity.is_empty() => {
-                        self.index.similarities(model, query, &no_similarity).await
+                        self.index.similarities(resolved, model, query, &no_similarity).await
                     }
-                    _ => Ok(Vec::new()),
+                    _ => Ok(Seen::all(Vec::new())),
                 }
             },
             async {
                 match &keyword.weighted {
-                    Some(weighted) if !no_score.is_empty() => self.index.keyword_scores(weighted, &no_score).await,
-                    _ => Ok(Vec::new()),
+                    Some(weighted) if !no_score.is_empty() => {
+                        self.index.keyword_scores(resolved, weighted, &no_score).await
+                    }
+                    _ => Ok(Seen::all(Vec::new())),
                 }
             }
         );
-        vector.others = candidates(&similarities?);
-        keyword.others = candidates(&scores?);
+        let (similarities, scores) = (similarities?, scores?);
+        vector.others = candidates(&similarities.value);
+        vector.torn |= !similarities.complete;
+        keyword.others = candidates(&scores.value);
+        keyword.torn |= !scores.complete;
         Ok(())
     }
 
     async fn keyword_leg(&self, query: &Query, resolved: &Resolved, depth: u16) -> Result<KeywordLeg, Error> {
         let started = Instant::now();
-        let (hits, weighted) = self.index.matching(resolved, &terms::of_query(&query.text), depth).await?;
-        Ok(KeywordLeg { hits: candidates(&hits), weighted, search: started.elapsed(), ..KeywordLeg::default() })
+        let found = self.index.matching(resolved, &terms::of_query(&query.text), depth).await?;
+        let (hits, weighted) = found.value;
+        let (hits, others, search) = (candidates(&hits), Vec::new(), started.elapsed());
+        Ok(KeywordLeg { hits, others, weighted, torn: !found.complete, search })
     }
 
     async fn vector_leg(&self, ask: Ask<'_>, vector: Option<Vector>, depth: u16) -> Result<VectorLeg, Error> {
@@ -241,8 +266,9 @@ impl Stages {
         let hits = self.index.nearest(resolved, model, &vector, options).await?;
         let partial = resolved.generations.iter().any(|generation| generation.model_id != model.id);
         Ok(VectorLeg {
-            hits: candidates(&hits),
+            hits: candidates(&hits.value),
             others: Vec::new(),
+            torn: !hits.complete,
             model: Some(model),
             vector: Some(vector),
             query_truncated,

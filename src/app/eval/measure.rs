@@ -163,7 +163,7 @@ async fn approximate(app: &App, set: &Set) -> Result<Approximate, Error> {
             // As deep as a search asks, since that decides what an iterative scan finds.
             let options = Options { limit: 100, scan, ef_search: None };
             let started = Instant::now();
-            let hits = app.index.nearest(&resolved, model, &vector, options).await?;
+            let hits = app.index.nearest(&resolved, model, &vector, options).await?.value;
             times[nth].push(started.elapsed().as_secs_f64() * 1e3);
             found[nth] = hits.iter().take(COMPARED).map(|hit| hit.chunk_id).collect();
         }

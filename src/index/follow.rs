@@ -1,0 +1,135 @@
+//! Hearing what others publish, and noticing when nothing can be heard any more.
+//!
+//! One connection of its own listens. It is asked for a sign of life 2.5 times a second, since a socket can die without a word
+//! and announcements with it; one that misses it for a second is given up. It also reads the catalog, so that a
+//! pool whose connections are all in use does not age it. After a loss the next connection is tried at once, then twice a second,
+//! and begins by reading the catalog; when the loss was a silence, all search connections that are as old are given up
+//! with it.
+
+use std::{convert::Infallible, time::Duration};
+
+use sqlx::{Acquire, Executor, PgConnection, postgres::PgListener};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Index, catalog::CHANNEL};
+
+/// Twice a lease of the catalog, so that the lease does not end while the database answers.
+const REFRESH_EVERY: Duration = Duration::from_millis(2_500);
+
+/// A pause after which a sign of life is due.
+const PING_EVERY: Duration = Duration::from_millis(400);
+
+/// Two signs of life missed. With the pause before, a silence is noticed within a second and a half.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A server that was away is listened to within a second of its return.
+const RECONNECT_EVERY: Duration = Duration::from_millis(500);
+
+/// Why a connection is listened to no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// The process stops.
+    Stopping,
+    /// The server or the network said so.
+    Closed,
+    /// Nothing was said.
+    Silent,
+}
+
+/// Keeps the catalog current until `stopping`. While nothing can be heard, the lease decides.
+///
+/// # Errors
+/// Never; the signature is that of a background task.
+pub(super) async fn follow_task(index: Index, stopping: CancellationToken) -> Result<(), Infallible> {
+    let mut last = Lost::Closed;
+    while !stopping.is_cancelled() {
+        let listener = tokio::select! {
+            () = stopping.cancelled() => break,
+            listener = listen(&index) => listener,
+        };
+        match listener {
+            Ok(listener) => {
+                if last == Lost::Silent {
+                    tracing::warn!("the connection to the database went silent; connections as old are given up");
+                    index.pools.abandon();
+                }
+                last = follow(&index, listener, &stopping).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for publishes; trying again");
+                tokio::select! {
+                    () = stopping.cancelled() => break,
+                    () = tokio::time::sleep(RECONNECT_EVERY) => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn listen(index: &Index) -> Result<PgListener, Error> {
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(REFRESH_EVERY)
+        .connect_lazy_with(index.direct.clone().application_name("doc-server listener"));
+    let mut listener = PgListener::connect_with(&pool).await?;
+    // A loss is told, since announcements may be lost with it.
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+/// Re-reads after each announcement and each interval, until the connection is lost or the process stops.
+async fn follow(index: &Index, mut listener: PgListener, stopping: &CancellationToken) -> Lost {
+    loop {
+        // What happened between the last reading and `listen` is caught by reading first.
+        if let Some(lost) = refresh(index, &mut listener).await {
+            return lost;
+        }
+        let due = Instant::now() + REFRESH_EVERY;
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return Lost::Stopping,
+                () = tokio::time::sleep_until(due) => break,
+                () = tokio::time::sleep(PING_EVERY) => {
+                    if let Some(lost) = ping(index, &mut listener).await {
+                        return lost;
+                    }
+                }
+                heard = listener.try_recv() => match heard {
+                    Ok(Some(_)) => break,
+                    Ok(None) | Err(_) => return Lost::Closed,
+                },
+            }
+        }
+    }
+}
+
+/// Reads the catalog; an error of the statement alone keeps the connection.
+async fn refresh(index: &Index, listener: &mut PgListener) -> Option<Lost> {
+    let Ok(connection) = listener.acquire().await else { return Some(Lost::Closed) };
+    match index.refresh_catalog_on(connection).await {
+        Ok(_) => {
+            index.pools.alive();
+            return None;
+        }
+        Err(error) => tracing::warn!(%error, "cannot read the catalog"),
+    }
+    ping(index, listener).await
+}
+
+async fn ping(index: &Index, listener: &mut PgListener) -> Option<Lost> {
+    let asked = async {
+        let connection: &mut PgConnection = listener.acquire().await?;
+        connection.execute(sqlx::raw_sql("select 1")).await
+    };
+    match tokio::time::timeout(PING_TIMEOUT, asked).await {
+        Ok(Ok(_)) => {
+            index.pools.alive();
+            None
+        }
+        Ok(Err(_)) => Some(Lost::Closed),
+        Err(_) => Some(Lost::Silent),
+    }
+}
