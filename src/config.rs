@@ -109,6 +109,8 @@ pub struct Settings {
     pub cache_stale_s: u64,
     /// How long an answer lives in Redis.
     pub cache_shared_ttl_s: u64,
+    /// Searches of the last run that are asked again at a start; 0 asks none.
+    pub cache_warm_searches: usize,
     /// Different searches that are computed at once.
     pub max_searches: usize,
     /// The largest file that is imported.
@@ -190,6 +192,7 @@ impl Default for Settings {
             cache_ttl_s: cache.lifetime.ttl.as_secs(),
             cache_stale_s: cache.lifetime.stale.as_secs(),
             cache_shared_ttl_s: cache.shared_ttl.as_secs(),
+            cache_warm_searches: search::Config::default().warm_searches,
             max_searches: search::Config::default().max_flights,
             max_file_bytes: 5 * 1024 * 1024,
             max_body_bytes: 1024 * 1024,
@@ -413,6 +416,7 @@ impl Settings {
             embed_timeout: Duration::from_millis(self.embed_timeout_ms),
             cache: self.cache(),
             max_flights: self.max_searches,
+            warm_searches: self.cache_warm_searches,
             ef_search: self.ef_search,
             ivfflat_probes: self.ivfflat_probes,
         }

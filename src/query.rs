@@ -23,7 +23,7 @@ pub const MAX_MATCHES: i64 = 100;
 const DEFAULT_MATCHES: usize = 5;
 
 /// What is asked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Query {
     /// 1 to 2,000 characters, trimmed.
     pub text: String,

@@ -87,7 +87,7 @@ pub async fn get_chunk(
     let after = fields.integer("after", 0..=20).unwrap_or(0);
     fields.finish()?;
     let id: i64 = chunk_id.parse().map_err(|_| Problem::invalid("chunk_id", "must be a whole number"))?;
-    let passages = state.index.chunk_with_neighbours(id, before, after).await?;
+    let passages = state.search.chunk(id, before, after).await?.unwrap_or_default();
     let Some((first, source_id, version)) = passages.first().cloned() else {
         return Err(Problem::not_found(format!("no published passage has the id {id}; search again")));
     };

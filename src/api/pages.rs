@@ -136,7 +136,7 @@ pub async fn get_page(
     let part = part_from(&mut fields);
     fields.finish()?;
     let page = match page_id.parse() {
-        Ok(id) => state.index.page(id).await?,
+        Ok(id) => state.search.page(id).await?,
         Err(_) => return Err(Problem::invalid("page_id", "must be a whole number")),
     };
     let page = page.ok_or_else(|| Problem::not_found(format!("no published page has the id {page_id}")))?;

@@ -9,6 +9,7 @@ use crate::{
     health::{self, Health},
     index::cleanup,
     runtime::{lifecycle::Signals, listen, metrics},
+    search,
 };
 
 /// Runs the server until it is told to stop.
@@ -71,6 +72,8 @@ async fn prepare(app: &App, settings: &Settings, flags: &ServeFlags) -> Result<(
 fn start_tasks(app: &App, settings: &Settings, health: &Arc<Health>) {
     let lifecycle = &app.lifecycle;
     app.index.follow(lifecycle);
+    lifecycle.spawn("warm", search::warm_task(app.search.clone(), lifecycle.stopping()));
+    lifecycle.spawn("caches", search::upkeep_task(app.search.clone(), lifecycle.stopping()));
     let retention = Duration::from_secs(settings.retention_s);
     lifecycle.spawn("cleanup", cleanup::cleanup_task(app.index.clone(), retention, lifecycle.stopping()));
     lifecycle.spawn("health", health::probe_task(Arc::clone(health), app.index.clone(), lifecycle.stopping()));

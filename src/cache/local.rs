@@ -127,6 +127,13 @@ impl<V: Value> Local<V> {
         }
     }
 
+    /// Keeps a value that was made now.
+    pub fn keep(&self, key: Key, value: V, lifetime: Lifetime) -> Arc<Held<V>> {
+        let held = Arc::new(Held::new(value, now_ms(), lifetime));
+        self.put(key, Arc::clone(&held));
+        held
+    }
+
     /// Forgets everything.
     pub fn clear(&self) {
         if let Some(cache) = &self.held {

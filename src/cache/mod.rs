@@ -117,10 +117,25 @@ impl<V: Value> Tiers<V> {
         Some(held)
     }
 
+    /// Keeps here what the other processes have under these keys, asked for in few round trips. `A` goes with its key to `decode`.
+    ///
+    /// # Cancel safety
+    /// Safe: what has come is kept.
+    pub async fn fetch_many<A>(&self, wanted: Vec<(Key, A)>, decode: impl Fn(A, Bytes) -> Option<V>) {
+        let Some(shared) = &self.shared else { return };
+        let names: Vec<Name> = wanted.iter().map(|(key, _)| Name::new(self.kind, key.as_bytes())).collect();
+        for ((key, with), stored) in wanted.into_iter().zip(shared.get_many(&names).await) {
+            if let Some(stored) = stored
+                && let Some(value) = decode(with, stored.body)
+            {
+                self.local.put(key, Arc::new(Held::new(value, stored.made_at_ms, self.lifetime)));
+            }
+        }
+    }
+
     /// Keeps a value that was made now, here and, soon, for the other processes.
     pub fn keep(&self, key: Key, value: V) -> Arc<Held<V>> {
-        let held = Arc::new(Held::new(value, local::now_ms(), self.lifetime));
-        self.local.put(key, Arc::clone(&held));
+        let held = self.local.keep(key, value, self.lifetime);
         if let Some(shared) = &self.shared {
             let stored = Stored { body: held.value.encode(), made_at_ms: held.made_at_ms };
             shared.put(Name::new(self.kind, key.as_bytes()), stored, local::jittered(self.shared_ttl));

@@ -148,6 +148,12 @@ where
         self.air.lock().len()
     }
 
+    /// How many callers wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.air.lock().values().map(|flight| flight.waiters).sum()
+    }
+
     /// How many wait for `key`.
     #[cfg(test)]
     fn waiters(&self, key: &K) -> usize {

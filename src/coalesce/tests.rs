@@ -83,6 +83,7 @@ fn a_caller_that_leaves_at_any_point_takes_nothing_from_the_others() {
                 for stayer in stayers {
                     assert_eq!(stayer.await.unwrap(), 7);
                 }
+                drop(leaver.await);
             });
             assert_eq!(ran.load(Ordering::SeqCst), 1);
             assert_eq!(flights.in_flight(), 0);

@@ -13,6 +13,7 @@ pub mod documents;
 mod follow;
 pub mod generations;
 mod held;
+pub mod hot_searches;
 pub mod keywords;
 pub mod migrations;
 mod parked;

@@ -6,6 +6,7 @@ use std::{fmt::Write, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use semver::Version as Release;
+use serde::{Deserialize, Serialize};
 use sqlx::{Row, postgres::PgRow};
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 };
 
 /// What a query says about sources and versions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Selection {
     /// Names, or patterns with `*`; empty means all.
     pub sources: Vec<String>,

@@ -40,7 +40,7 @@ pub enum Fusion {
 }
 
 /// What decides the order.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Options {
     /// How the legs are made one list.
     pub fusion: Fusion,

@@ -15,10 +15,12 @@
 //! everybody who waits. It is kept only when nothing is missing from it. While the database is away, kept answers are given as
 //! stale for a bounded time; then the failure is the answer.
 
+mod absent;
 mod flight;
 mod key;
 mod legs;
 mod query_vectors;
+mod warm;
 
 use std::{
     sync::Arc,
@@ -28,9 +30,11 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
+pub use self::warm::{upkeep_task, warm_task};
 pub use crate::cache::Key;
 
 use self::{
+    absent::Absent,
     flight::{Answered, Flown},
     key::Profile,
     legs::{Ask, Stages},
@@ -111,6 +115,8 @@ pub struct Config {
     pub cache: cache::Config,
     /// Different searches that are computed at once. More are refused: they would wait for connections until their time is over.
     pub max_flights: usize,
+    /// Questions of the last run that are asked again at a start; zero asks none.
+    pub warm_searches: usize,
     /// Candidates an index scan keeps when the query does not say; decides answers, so it is part of their keys.
     pub ef_search: u16,
     /// Lists an `IVFFlat` scan reads; likewise.
@@ -124,6 +130,7 @@ impl Default for Config {
             embed_timeout: Duration::from_secs(3),
             cache: cache::Config::default(),
             max_flights: 256,
+            warm_searches: 200,
             ef_search: pool.ef_search,
             ivfflat_probes: pool.ivfflat_probes,
         }
@@ -152,6 +159,7 @@ struct Path {
     results: Tiers<Answered>,
     flights: Flights<Key, Result<Flown, Error>>,
     refreshes: Arc<Semaphore>,
+    absent: Absent,
     /// Known once the model's identity was read.
     profile: OnceCell<Profile>,
     config: Config,
@@ -174,6 +182,7 @@ impl Search {
             results: Tiers::new(Kind::Results, cache.result_bytes, cache, shared),
             flights: Flights::new("results", config.max_flights, lifecycle),
             refreshes: Arc::new(Semaphore::new(REFRESHES)),
+            absent: Absent::default(),
             profile: OnceCell::new(),
             config,
             lifecycle: lifecycle.clone(),
@@ -244,6 +253,24 @@ impl Search {
     pub async fn answer(&self, query: &Query) -> Result<(Answer, Timings), Error> {
         let (resolved, _) = self.path.resolve(query).await?;
         self.path.stages.answer(Ask { query, resolved: &resolved, caching: Caching::Bypass }).await
+    }
+
+    /// Different searches that are being computed now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.path.flights.in_flight()
+    }
+
+    /// Callers that wait for them.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.path.flights.waiting()
+    }
+
+    /// Forgets what has ended, and reports what is kept.
+    pub fn tidy(&self) {
+        self.path.results.tidy();
+        self.path.stages.vectors.kept.tidy();
     }
 
     /// Makes a hot answer anew shortly before it ends, so that nobody waits for it then.

@@ -61,6 +61,8 @@ pub struct TestApp {
     pub index: Index,
     /// The embedding stage.
     pub embedder: Embedder,
+    /// The path of a search.
+    pub search: Search,
     /// Its tasks.
     pub lifecycle: Lifecycle,
     /// The test's hand on the fake model.
@@ -163,7 +165,7 @@ impl Builder {
             lifecycle.spawn("health", probing);
         }
         let state = api::State {
-            search,
+            search: search.clone(),
             index: index.clone(),
             health: Arc::clone(&health),
             max_body_bytes: self.max_body_bytes,
@@ -171,7 +173,7 @@ impl Builder {
         };
         let door = admin::State { metrics: recorder, health: Arc::clone(&health), stopping: lifecycle.stopping() };
         let (router, admin) = (api::router(state), admin::router(door));
-        TestApp { index, embedder, lifecycle, probe, database, router, admin, proxy, owner }
+        TestApp { index, embedder, search, lifecycle, probe, database, router, admin, proxy, owner }
     }
 
     fn embed_config(&self, probe: &Probe) -> embed::Config {
