@@ -8,7 +8,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use sqlx::{Acquire, Executor, PgConnection, postgres::PgListener};
+use sqlx::{Acquire, Executor, PgConnection, Row, postgres::PgListener};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,8 @@ enum Lost {
     Closed,
     /// Nothing was said.
     Silent,
+    /// The server takes no writes: after a failover, the primary may be another at the same address.
+    ReadOnly,
 }
 
 /// Keeps the catalog current until `stopping`. While nothing can be heard, the lease decides.
@@ -49,12 +51,12 @@ pub(super) async fn follow_task(index: Index, stopping: CancellationToken) -> Re
             listener = listen(&index) => listener,
         };
         match listener {
-            Ok(listener) => {
-                if last == Lost::Silent {
-                    tracing::warn!("the connection to the database went silent; connections as old are given up");
+            Ok((listener, writable)) => {
+                if last == Lost::Silent || (last == Lost::ReadOnly && writable) {
+                    tracing::warn!(?last, "another connection to the database works; older ones are given up");
                     index.pools.abandon();
                 }
-                last = follow(&index, listener, &stopping).await;
+                last = follow(&index, listener, writable, &stopping).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot listen for publishes; trying again");
@@ -68,7 +70,8 @@ pub(super) async fn follow_task(index: Index, stopping: CancellationToken) -> Re
     Ok(())
 }
 
-async fn listen(index: &Index) -> Result<PgListener, Error> {
+/// A listening connection, and whether its server takes writes.
+async fn listen(index: &Index) -> Result<(PgListener, bool), Error> {
     let pool = sqlx::postgres::PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(REFRESH_EVERY)
@@ -77,11 +80,12 @@ async fn listen(index: &Index) -> Result<PgListener, Error> {
     // A loss is told, since announcements may be lost with it.
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
-    Ok(listener)
+    let writable = is_writable(&mut listener).await?;
+    Ok((listener, writable))
 }
 
 /// Re-reads after each announcement and each interval, until the connection is lost or the process stops.
-async fn follow(index: &Index, mut listener: PgListener, stopping: &CancellationToken) -> Lost {
+async fn follow(index: &Index, mut listener: PgListener, writable: bool, stopping: &CancellationToken) -> Lost {
     loop {
         // What happened between the last reading and `listen` is caught by reading first.
         if let Some(lost) = refresh(index, &mut listener).await {
@@ -92,16 +96,20 @@ async fn follow(index: &Index, mut listener: PgListener, stopping: &Cancellation
             tokio::select! {
                 () = stopping.cancelled() => return Lost::Stopping,
                 () = tokio::time::sleep_until(due) => break,
-                () = tokio::time::sleep(PING_EVERY) => {
-                    if let Some(lost) = ping(index, &mut listener).await {
-                        return lost;
-                    }
-                }
+                () = tokio::time::sleep(PING_EVERY) => match ping(index, &mut listener).await {
+                    Ok(now) if now == writable => {}
+                    Ok(_) => return Lost::ReadOnly,
+                    Err(lost) => return lost,
+                },
                 heard = listener.try_recv() => match heard {
                     Ok(Some(_)) => break,
                     Ok(None) | Err(_) => return Lost::Closed,
                 },
             }
+        }
+        // One that never took writes may be meant to; the address is tried again now and then.
+        if !writable {
+            return Lost::ReadOnly;
         }
     }
 }
@@ -116,20 +124,23 @@ async fn refresh(index: &Index, listener: &mut PgListener) -> Option<Lost> {
         }
         Err(error) => tracing::warn!(%error, "cannot read the catalog"),
     }
-    ping(index, listener).await
+    ping(index, listener).await.err()
 }
 
-async fn ping(index: &Index, listener: &mut PgListener) -> Option<Lost> {
-    let asked = async {
-        let connection: &mut PgConnection = listener.acquire().await?;
-        connection.execute(sqlx::raw_sql("select 1")).await
-    };
-    match tokio::time::timeout(PING_TIMEOUT, asked).await {
-        Ok(Ok(_)) => {
+/// Whether the server takes writes, as its sign of life.
+async fn ping(index: &Index, listener: &mut PgListener) -> Result<bool, Lost> {
+    match tokio::time::timeout(PING_TIMEOUT, is_writable(listener)).await {
+        Ok(Ok(writable)) => {
             index.pools.alive();
-            None
+            Ok(writable)
         }
-        Ok(Err(_)) => Some(Lost::Closed),
-        Err(_) => Some(Lost::Silent),
+        Ok(Err(_)) => Err(Lost::Closed),
+        Err(_) => Err(Lost::Silent),
     }
+}
+
+async fn is_writable(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
+    let connection: &mut PgConnection = listener.acquire().await?;
+    let row = connection.fetch_one(sqlx::raw_sql("show transaction_read_only")).await?;
+    Ok(row.try_get::<&str, _>(0)? == "off")
 }

@@ -193,10 +193,16 @@ impl Pools {
         reader
     }
 
+    /// As [`Pools::write`], for a caller who waits: no longer than the acquire timeout.
+    pub(super) async fn write_now(&self, holder: &'static str) -> Result<Write, Error> {
+        let write = tokio::time::timeout(self.config.acquire_timeout, self.write(holder));
+        write.await.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()))
+    }
+
     /// Begins a write on the primary.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when no connection to a server that takes writes came free in time.
+    /// [`Error::Unavailable`] when no connection to a server that takes writes came free within five seconds.
     ///
     /// # Cancel safety
     /// Dropping the future, or what it returned, writes nothing.

@@ -122,11 +122,9 @@ impl Replicas {
             let (idle, used) = replica.parking.connections();
             ((sum.0.0 + idle, sum.0.1 + used), sum.1 + replica.parking.waiting())
         };
-        if !self.all.is_empty() {
-            metrics::set_pool_role("replica", self.all.iter().fold(((0, 0), 0), add));
-            let usable = self.status().iter().filter(|replica| replica.usable).count();
-            metrics::set_pool_replicas(usable, self.all.len());
-        }
+        metrics::set_pool_role("replica", self.all.iter().fold(((0, 0), 0), add));
+        let usable = self.status().iter().filter(|replica| replica.usable).count();
+        metrics::set_pool_replicas(usable, self.all.len());
     }
 
     /// Closes every connection, waiting for those in use.

@@ -23,6 +23,10 @@ const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_millis(300);
 /// Shorter on the way out of the pool: within the acquire timeout there must be time left to connect instead.
 const ACQUIRE_CHECK_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// The longest an import waits for a connection: nobody waits for the answer, and a server that was away for a moment costs it
+/// nothing.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A statement whose caller is gone stops in the server within this.
 const STOP_WHEN_ALONE: (&str, &str) = ("client_connection_check_interval", "1s");
 
@@ -83,7 +87,7 @@ pub(super) fn open(server: PgConnectOptions, role: Role, config: &Config, alive:
     let (connected, released) = (alive.clone(), alive.clone());
     PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(config.acquire_timeout)
+        .acquire_timeout(if role == Role::Write { WRITE_PATIENCE } else { config.acquire_timeout })
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
             let connected = connected.clone();

@@ -357,7 +357,7 @@ impl Index {
     /// # Errors
     /// When the database does not answer.
     pub async fn change_source(&self, source_id: &str, change: &SourceChange) -> Result<bool, Error> {
-        let mut write = self.pools.write("change source").await?;
+        let mut write = self.pools.write_now("change source").await?;
         let changed = sqlx::query(
             "with changed as (
                 update sources set
@@ -388,7 +388,7 @@ impl Index {
     /// # Errors
     /// When the database does not answer.
     pub async fn delete_source(&self, source_id: &str) -> Result<bool, Error> {
-        let mut write = self.pools.write("delete source").await?;
+        let mut write = self.pools.write_now("delete source").await?;
         let deleted = sqlx::query(
             "with deleted as (
                 update sources set deleted_at = now() where source_id = $1 and deleted_at is null returning source_id

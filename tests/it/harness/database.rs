@@ -29,13 +29,6 @@ pub fn server() -> PgConnectOptions {
     url.parse().expect("a postgres:// address in DOC_SERVER_TEST_DATABASE_URL")
 }
 
-/// Where it listens.
-pub fn server_address() -> SocketAddr {
-    let options = server();
-    let mut addresses = (options.get_host(), options.get_port()).to_socket_addrs().expect("an address of the server");
-    addresses.next().expect("an address of the server")
-}
-
 /// Runs one statement on the server itself.
 pub async fn administer(sql: String) {
     let mut connection = PgConnection::connect_with(&server()).await.expect("the throw-away Postgres");
@@ -69,6 +62,12 @@ impl Database {
     pub fn url(&self) -> String {
         let server = server();
         format!("postgres://{}@{}:{}/{}", server.get_username(), server.get_host(), server.get_port(), self.name)
+    }
+
+    /// Where its server listens.
+    pub fn address(&self) -> SocketAddr {
+        let server = (self.options.get_host(), self.options.get_port());
+        server.to_socket_addrs().expect("an address of the server").next().expect("an address of the server")
     }
 
     /// A connection beside all pools.

@@ -7,6 +7,7 @@ pub mod client;
 pub mod database;
 pub mod faulty;
 pub mod fixtures;
+pub mod postgres;
 pub mod process;
 pub mod redis;
 
@@ -34,6 +35,7 @@ use doc_server::{
     },
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
 pub use self::client::{Reply, redact};
@@ -131,6 +133,19 @@ impl Builder {
         self
     }
 
+    /// Replicas to search.
+    pub fn with_replica(mut self, options: PgConnectOptions) -> Self {
+        self.index.replicas.push(options);
+        self
+    }
+
+    /// Starts it on a server of the test's own, which must outlive it.
+    pub async fn start_at(self, options: PgConnectOptions) -> TestApp {
+        let app = self.start_on(Database { name: "postgres".to_owned(), options }, false).await;
+        app.index.migrate().await.expect("the migrations");
+        app
+    }
+
     /// Starts it on a database of its own.
     pub async fn start(self) -> TestApp {
         self.start_on(Database::migrated().await, true).await
@@ -146,7 +161,7 @@ impl Builder {
         let lifecycle = Lifecycle::new();
         let probe = Probe::default();
         let embedder = Embedder::new(self.embed_config(&probe), &lifecycle).expect("an embedder");
-        let proxy = if self.proxied { Some(Proxy::start(database::server_address()).await) } else { None };
+        let proxy = if self.proxied { Some(Proxy::start(database.address()).await) } else { None };
         let options = match &proxy {
             Some(proxy) => database.options.clone().host("127.0.0.1").port(proxy.address().port()),
             None => database.options.clone(),

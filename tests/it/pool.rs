@@ -1,0 +1,277 @@
+//! The pools under what production does to them: connections that end, hang, are not given back, or lead to a server that is
+//! the primary no more.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode, header},
+};
+use futures::future::join_all;
+use serde_json::json;
+use sqlx::Connection;
+use tower::ServiceExt;
+
+use crate::harness::{
+    TestApp, eventually,
+    faulty::Fault,
+    fixtures::{GUIDE, borrowed, many_pages},
+    postgres::Server,
+    within,
+};
+
+const SEARCH: &str = "/api/search?query=connection+pool";
+
+/// Ends every session of the server under test, as a restart or an administrator does.
+const END_SESSIONS: &str = "select pg_terminate_backend(pid) from pg_stat_activity
+    where datname = current_database() and application_name like 'doc-server%'";
+
+const OPEN_TRANSACTIONS: &str = "select count(*) from pg_stat_activity
+    where datname = current_database() and state like 'idle in transaction%'";
+
+/// The sum of a series without labels that differ.
+async fn metric(app: &TestApp, name: &str) -> f64 {
+    let text = app.admin("/metrics").await.text();
+    let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
+    values.filter_map(|value| value.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_search_is_lost_when_the_server_ends_its_sessions() {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    let before = metric(&app, "doc_server_pool_retries_total").await;
+    for _ in 0..3 {
+        join_all((0..4).map(|_| app.get(SEARCH))).await;
+        app.execute(END_SESSIONS).await;
+        let reply = app.get(SEARCH).await;
+        assert_eq!((reply.status, &reply.json()["degraded"]), (StatusCode::OK, &json!(false)), "{}", reply.text());
+    }
+    assert!(metric(&app, "doc_server_pool_retries_total").await > before, "connections did break");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_not_given_back_is_told() {
+    let app = TestApp::builder()
+        .with_background_tasks()
+        .with_pool(|pool| pool.leak_after = Duration::from_millis(300))
+        .start()
+        .await;
+    let before = metric(&app, "doc_server_pool_leaked_total").await;
+    let forgotten = app.index.pools().acquire("a planted leak").await.unwrap();
+    within(Duration::from_mins(1), "the leak is told", async || {
+        metric(&app, "doc_server_pool_leaked_total").await > before
+    })
+    .await;
+    drop(forgotten);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_are_refused_at_once_while_all_connections_are_held_and_answered_a_second_after() {
+    let app = TestApp::builder().with_background_tasks().with_pool(|pool| pool.read_connections = 4).start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    app.get(SEARCH).await;
+    let mut holding = Vec::new();
+    for _ in 0..4 {
+        let mut reader = app.index.pools().acquire("holds").await.unwrap();
+        holding.push(app.lifecycle.spawn_detached(async move {
+            let _ = sqlx::query("select pg_sleep(60)").execute(&mut *reader).await;
+        }));
+    }
+    let sleeping =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
+    eventually("all connections sleep", async || app.count(sleeping).await == 4).await;
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let asked = Instant::now();
+        let reply = app.get(SEARCH).await;
+        times.push(asked.elapsed());
+        assert_eq!((reply.status, reply.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
+    }
+    times.sort_unstable();
+    // The deadline that is promised for the slowest of a hundred; one of twenty may be late on a busy machine.
+    assert!(times[18] <= Duration::from_millis(300), "{times:?}");
+    for task in holding {
+        task.abort();
+    }
+    within(Duration::from_secs(1), "searches are answered", async || app.get(SEARCH).await.status == StatusCode::OK)
+        .await;
+}
+
+/// Gives up `rounds` requests, reads and writes, each at a random point, eight at a time.
+async fn callers_leave(rounds: u64) {
+    let app = TestApp::builder().with_pool(|pool| pool.read_connections = 8).start().await;
+    app.ingest(&borrowed(&many_pages(20)), "many", "1.0.0").await;
+    let request = |nth: u64| {
+        let get = |path: &str| Request::get(path).body(Body::empty()).unwrap();
+        match nth % 4 {
+            // `ef_search` makes the vector leg a transaction of its own.
+            0 => get("/api/search?query=common+page&match_count=50&ef_search=1000"),
+            1 => get("/api/search?query=own1+common&mode=keyword"),
+            2 => get("/api/pages?url=page-0001.md"),
+            _ => {
+                let change =
+                    json!({ "title": format!("n{nth}"), "summary": format!("n{nth}"), "tags": [nth.to_string()] });
+                Request::patch("/api/sources/many")
+                    .header(header::CONTENT_TYPE, "application/json")
+                    .body(Body::from(change.to_string()))
+                    .unwrap()
+            }
+        }
+    };
+    let began = Instant::now();
+    for nth in 0..4 {
+        assert_eq!(app.router().oneshot(request(nth)).await.unwrap().status(), StatusCode::OK, "{nth}");
+    }
+    let longest = (began.elapsed() / 2).max(Duration::from_millis(2));
+    let next = AtomicU64::new(0);
+    let failed = AtomicU64::new(0);
+    let caller = async || {
+        while let nth @ 0.. = next.fetch_add(1, Ordering::Relaxed)
+            && nth < rounds
+        {
+            let patience = longest.mul_f64(fastrand::f64());
+            if let Ok(answered) = tokio::time::timeout(patience, app.router().oneshot(request(nth))).await
+                && answered.unwrap().status() == StatusCode::INTERNAL_SERVER_ERROR
+            {
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    join_all((0..8).map(|_| caller())).await;
+    // An aborted transaction that was handed on would fail the next statement, which is an internal error.
+    assert_eq!(failed.load(Ordering::Relaxed), 0);
+    eventually("no session is left in a transaction", async || app.count(OPEN_TRANSACTIONS).await == 0).await;
+    let halves = "select count(*) from sources where title <> summary or (title like 'n%' and title <> 'n' || tags[1])";
+    assert_eq!(app.count(halves).await, 0, "a change is whole or not at all");
+    eventually("every place is free", async || app.index.pools().read_usage().2 == 8).await;
+    for nth in 0..40 {
+        assert_eq!(app.router().oneshot(request(nth)).await.unwrap().status(), StatusCode::OK, "{nth}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_callers_who_leave_anywhere_poison_nothing() {
+    callers_leave(1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: ten thousand requests"]
+async fn ten_thousand_callers_who_leave_anywhere_poison_nothing() {
+    callers_leave(10_000).await;
+}
+
+/// Statements wait for as long as the test holds a lock.
+const GATE: &str = "alter table chunk_words rename to chunk_words_away;
+    create view chunk_words as select chunk_words_away.*
+    from chunk_words_away, (select pg_advisory_xact_lock_shared(4242) offset 0) gate";
+
+/// All busy connections go silent for ever, `rounds` times, while new ones work.
+async fn busy_sockets_go_silent(rounds: usize) {
+    const BUSY: usize = 8;
+    let app = TestApp::builder()
+        .behind_a_faulty_network()
+        .with_background_tasks()
+        .with_pool(|pool| pool.read_connections = 8)
+        .start()
+        .await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    app.execute(GATE).await;
+    let mut gate = app.database.connect().await;
+    for round in 0..rounds {
+        sqlx::query("select pg_advisory_lock(4242)").execute(&mut gate).await.unwrap();
+        let callers: Vec<_> = (0..BUSY)
+            .map(|_| {
+                let request = Request::get("/api/search?query=pool&mode=keyword").body(Body::empty()).unwrap();
+                app.lifecycle.spawn_detached(app.router().oneshot(request))
+            })
+            .collect();
+        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+                       and database = (select oid from pg_database where datname = current_database())";
+        eventually("every connection is busy", async || app.count(waiting).await >= 8).await;
+        app.network().set(Fault::BlackHole).await;
+        app.network().restore().await;
+        sqlx::query("select pg_advisory_unlock(4242)").execute(&mut gate).await.unwrap();
+        within(Duration::from_secs(2), "searches are answered again", async || {
+            app.get("/api/search?query=pool&mode=keyword").await.status == StatusCode::OK
+        })
+        .await;
+        within(Duration::from_secs(10), "the pool is whole", async || {
+            let (_, used, free) = app.index.pools().read_usage();
+            (used, free) == (0, 8)
+        })
+        .await;
+        for caller in callers {
+            let status = caller.await.unwrap().unwrap().status();
+            assert!(status == StatusCode::OK || status.is_server_error(), "{round}: {status}");
+        }
+    }
+    gate.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn busy_connections_that_go_silent_are_given_up() {
+    busy_sockets_go_silent(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: twenty silences"]
+async fn busy_connections_that_go_silent_again_and_again_cost_no_place() {
+    busy_sockets_go_silent(20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_postgres_is_told_at_once_and_used_again_when_it_is_back() {
+    let mut server = Server::start().await;
+    let app = TestApp::builder().with_background_tasks().start_at(server.options()).await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    server.kill();
+    within(Duration::from_secs(2), "readiness tells it", async || {
+        app.admin("/readyz").await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    let down = Instant::now();
+    while down.elapsed() < Duration::from_secs(10) {
+        assert_eq!(app.admin("/livez").await.status, StatusCode::OK);
+        assert_eq!(app.get(SEARCH).await.status, StatusCode::SERVICE_UNAVAILABLE);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    server.launch().await;
+    within(Duration::from_secs(5), "searches and readiness are well", async || {
+        let reply = app.get(SEARCH).await;
+        reply.status == StatusCode::OK
+            && reply.json()["degraded"] == false
+            && app.admin("/readyz").await.status == StatusCode::OK
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_follow_a_failover_to_the_promoted_standby() {
+    let primary = Server::start().await;
+    let app = TestApp::builder().behind_a_faulty_network().with_background_tasks().start_at(primary.options()).await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    let standby = primary.standby().await;
+    let change = async |title: &str| app.patch("/api/sources/guide", &json!({ "title": title })).await.status;
+    // Connections of the pools are open, and stay so.
+    assert_eq!(change("before").await, StatusCode::OK);
+    primary.until_replayed_by(&standby).await;
+    // The old primary is taken out of service, as a cluster manager does, but still answers.
+    primary.execute("alter system set default_transaction_read_only = on").await;
+    primary.execute("select pg_reload_conf()").await;
+    app.network().lead_to(standby.address());
+    assert_ne!(change("between").await, StatusCode::OK, "nobody takes writes now");
+    standby.execute("select pg_promote()").await;
+    let promoted = Instant::now();
+    within(Duration::from_secs(10), "writes are taken again", async || change("after").await == StatusCode::OK).await;
+    // Those that fail must have done so by now.
+    tokio::time::sleep_until((promoted + Duration::from_secs(10)).into()).await;
+    for nth in 0..30 {
+        assert_eq!(change(&format!("after {nth}")).await, StatusCode::OK);
+    }
+    assert_eq!(app.get("/api/sources/guide").await.json()["title"], "after 29", "reads have followed too");
+    assert_eq!(app.get(SEARCH).await.json()["degraded"], false);
+}
