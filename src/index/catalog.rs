@@ -20,7 +20,7 @@ use super::{Error, Index, Resolved, Selection, parked::Reader};
 pub(super) const CHANNEL: &str = "doc_server_catalog";
 
 /// How long a snapshot is believed: a replica that is cut off from announcements answers from old documents at most this long.
-const LEASE: Duration = Duration::from_secs(5);
+pub(super) const LEASE: Duration = Duration::from_secs(5);
 
 /// A reading takes a few milliseconds; below a lease, so that one that hangs is over before the lease is.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,6 +39,8 @@ const REMEMBERED: usize = 256;
 pub struct Catalog {
     /// The sources that are not deleted.
     pub sources: Vec<Source>,
+    /// The last change it holds.
+    pub(super) epoch: i32,
     read_at: Instant,
     resolved: RwLock<HashMap<Selection, Arc<Resolved>>>,
 }
@@ -275,21 +277,23 @@ impl Index {
         // The lease begins before the statement: what is committed later may be missing.
         let read_at = Instant::now();
         let rows = sqlx::query(
-            "select s.id, s.source_id, s.title, s.summary, s.url, s.tags, s.default_version, s.created_at, s.updated_at,
+            "select e.epoch, s.id, s.source_id, s.title, s.summary, s.url, s.tags, s.default_version, s.created_at, s.updated_at,
                     v.id as version_row, v.version, g.id as generation, g.model_id, m.name || '/' || m.precision as model,
                     g.pages, g.chunks, g.chunks_without_embedding, g.code_examples, g.words, g.published_at
-             from sources s
+             from catalog_epoch e
+             left join sources s on s.deleted_at is null
              left join versions v on v.source = s.id
              left join generations g on g.id = v.published_generation
              left join models m on m.id = g.model_id
-             where s.deleted_at is null
              order by s.source_id collate \"C\", v.id",
         )
         .fetch_all(connection)
         .await?;
         let mut sources: Vec<Source> = Vec::new();
+        let epoch = rows.first().map(|row| row.try_get("epoch")).transpose()?.unwrap_or_default();
         for row in &rows {
-            let id: i64 = row.try_get("id")?;
+            // Without any source there is a row of the epoch alone.
+            let Some(id) = row.try_get::<Option<i64>, _>("id")? else { continue };
             if sources.last().is_none_or(|last| last.id != id) {
                 sources.push(source_of(row)?);
             }
@@ -297,7 +301,7 @@ impl Index {
                 last.versions.push(version);
             }
         }
-        let catalog = Arc::new(Catalog { sources, read_at, resolved: RwLock::default() });
+        let catalog = Arc::new(Catalog { sources, epoch, read_at, resolved: RwLock::default() });
         *self.catalog.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&catalog));
         Ok(catalog)
     }

@@ -12,7 +12,7 @@ use sqlx::{Acquire, Executor, PgConnection, Row, postgres::PgListener};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Index, catalog::CHANNEL};
+use super::{Error, Index, catalog::CHANNEL, epoch::Seen};
 
 /// Twice a lease of the catalog, so that the lease does not end while the database answers.
 const REFRESH_EVERY: Duration = Duration::from_millis(2_500);
@@ -86,9 +86,10 @@ async fn listen(index: &Index) -> Result<(PgListener, bool), Error> {
 
 /// Re-reads after each announcement and each interval, until the connection is lost or the process stops.
 async fn follow(index: &Index, mut listener: PgListener, writable: bool, stopping: &CancellationToken) -> Lost {
+    let Ok(mut seen) = begin(&mut listener).await else { return Lost::Closed };
     loop {
         // What happened between the last reading and `listen` is caught by reading first.
-        if let Some(lost) = refresh(index, &mut listener).await {
+        if let Some(lost) = refresh(index, &mut listener, &mut seen).await {
             return lost;
         }
         let due = Instant::now() + REFRESH_EVERY;
@@ -114,11 +115,22 @@ async fn follow(index: &Index, mut listener: PgListener, writable: bool, stoppin
     }
 }
 
+async fn begin(listener: &mut PgListener) -> Result<Seen, Error> {
+    let begun = async { Seen::nothing(listener.acquire().await?).await };
+    let begun = tokio::time::timeout(PING_TIMEOUT, begun).await;
+    begun.unwrap_or_else(|_| Err(Error::Unavailable("a lock was not taken in time".to_owned())))
+}
+
 /// Reads the catalog; an error of the statement alone keeps the connection.
-async fn refresh(index: &Index, listener: &mut PgListener) -> Option<Lost> {
+async fn refresh(index: &Index, listener: &mut PgListener, seen: &mut Seen) -> Option<Lost> {
     let Ok(connection) = listener.acquire().await else { return Some(Lost::Closed) };
-    match index.refresh_catalog_on(connection).await {
-        Ok(_) => {
+    let told = async {
+        let catalog = index.refresh_catalog_on(connection).await?;
+        let advanced = tokio::time::timeout(PING_TIMEOUT, seen.advance(connection, catalog.epoch)).await;
+        advanced.unwrap_or_else(|_| Err(Error::Unavailable("a lock was not taken in time".to_owned())))
+    };
+    match told.await {
+        Ok(()) => {
             index.pools.alive();
             return None;
         }

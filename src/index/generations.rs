@@ -7,7 +7,7 @@
 
 use sqlx::{Connection, PgConnection, Row};
 
-use super::{Error, Index, catalog::CHANNEL, parked::Reader, vectors::Model};
+use super::{Error, Index, catalog::CHANNEL, epoch, parked::Reader, vectors::Model};
 
 /// The embedding model that a generation's vectors come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +160,8 @@ impl Index {
         Ok(Build { generation, version_id, model, resumed, lock })
     }
 
-    /// Puts the build in front of search in one transaction, announced to every replica with it.
+    /// Puts the build in front of search in one transaction, announced to every replica with it. Returns once no replica
+    /// answers from before.
     ///
     /// # Errors
     /// When the database fails; then the build stays and can be gone on with.
@@ -200,8 +201,10 @@ impl Index {
         if announced.is_none() {
             return Err(Error::NotFound("the source was deleted while it was imported; import it again".to_owned()));
         }
+        let epoch = epoch::advance(&mut transaction).await?;
         transaction.commit().await?;
         self.catch_up().await;
+        self.until_seen(epoch).await;
         Ok(counts)
     }
 

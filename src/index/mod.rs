@@ -10,6 +10,7 @@ pub mod cleanup;
 pub mod cluster;
 pub mod database;
 pub mod documents;
+mod epoch;
 mod follow;
 pub mod generations;
 mod held;

@@ -12,6 +12,7 @@ use sqlx::{Row, postgres::PgRow};
 use super::{
     Error, Index,
     catalog::{CHANNEL, Catalog, Source, Version},
+    epoch,
     parked::Reader,
 };
 
@@ -378,8 +379,10 @@ impl Index {
         .fetch_optional(&mut *write)
         .await?
         .is_some();
+        let epoch = epoch::advance(&mut write).await?;
         write.commit().await?;
         self.catch_up().await;
+        self.until_seen(epoch).await;
         Ok(changed)
     }
 
@@ -400,8 +403,10 @@ impl Index {
         .fetch_optional(&mut *write)
         .await?
         .is_some();
+        let epoch = epoch::advance(&mut write).await?;
         write.commit().await?;
         self.catch_up().await;
+        self.until_seen(epoch).await;
         Ok(deleted)
     }
 }

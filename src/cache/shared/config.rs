@@ -19,7 +19,7 @@ pub enum Mode {
 }
 
 /// Where Redis is and how it is used.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Config {
     /// `redis://` or `rediss://` addresses, with commas between several; empty uses no Redis.
     pub urls: String,
@@ -33,6 +33,20 @@ pub struct Config {
     pub connections: usize,
     /// The longest a lookup waits, 5 ms to 1 s.
     pub timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            urls: String::new(),
+            mode: Mode::Single,
+            sentinel_master: String::new(),
+            sentinel_password: String::new(),
+            // Two to read, one to write: a multiplexed connection carries many lookups at once.
+            connections: 3,
+            timeout: Duration::from_millis(50),
+        }
+    }
 }
 
 impl fmt::Debug for Config {

@@ -242,6 +242,11 @@ impl TestApp {
         import::run(&self.index, &self.embedder, &import, &Progress::default()).await
     }
 
+    /// Whether health says that Redis answers.
+    pub async fn redis_is_used(&self) -> bool {
+        self.get("/api/health").await.json()["checks"]["redis"]["latency_ms"].is_number()
+    }
+
     /// One number from the database.
     pub async fn count(&self, sql: &'static str) -> i64 {
         let mut connection = self.database.connect().await;

@@ -122,6 +122,13 @@ impl Redis {
         async move { self.try_ask(command).await.unwrap_or_else(|error| panic!("{caller}: {error}")) }
     }
 
+    /// Puts these bytes in place of every value.
+    pub async fn overwrite_all(&self, bytes: &str) {
+        for key in self.ask::<Vec<String>>(cmd("KEYS").arg("*")).await {
+            let _: () = self.ask(&Cmd::set(key, bytes)).await;
+        }
+    }
+
     /// A section of what it says of itself.
     pub async fn info(&self, section: &str) -> String {
         self.ask(cmd("INFO").arg(section)).await
