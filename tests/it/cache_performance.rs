@@ -11,9 +11,7 @@ use doc_server::cache::shared;
 use futures::future::join_all;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::harness::{
-    Reply, TestApp, client::texts, eventually, faulty::Fault, fixtures::GUIDE, redis::Redis, within,
-};
+use crate::harness::{Reply, TestApp, client::texts, eventually, faulty::Fault, fixtures::GUIDE, redis::Redis, within};
 
 const SEARCH: &str = "/api/search?query=connection+pool";
 
@@ -219,7 +217,10 @@ async fn after_a_publish_is_acknowledged_no_replica_answers_from_before() {
         one.ingest(&[("news.md", text.as_str())], "news", "1").await;
         for (name, app) in [("one", &one), ("other", &other)] {
             let answer = app.search("query=colour&source=news&match_count=1").await;
-            assert!(texts(&answer, "content")[0].contains(&format!("number {round}.")), "{name}, round {round}: {answer}");
+            assert!(
+                texts(&answer, "content")[0].contains(&format!("number {round}.")),
+                "{name}, round {round}: {answer}"
+            );
         }
         if round % 5 == 4 {
             assert_eq!(one.delete("/api/sources/news").await.status, StatusCode::NO_CONTENT);
@@ -264,7 +265,10 @@ async fn replicas_share_answers_and_vectors_through_redis() {
     assert_eq!(first.header("x-cache"), "miss");
     eventually("the answer is shared", async || redis.info("keyspace").await.contains("keys=2")).await;
     let shared = other.get(SEARCH).await;
-    assert_eq!((shared.header("x-cache"), &shared.body, shared.header("etag")), ("hit-l2", &first.body, first.header("etag")));
+    assert_eq!(
+        (shared.header("x-cache"), &shared.body, shared.header("etag")),
+        ("hit-l2", &first.body, first.header("etag"))
+    );
     assert_eq!(other.get(SEARCH).await.header("x-cache"), "hit-l1");
     let asked = other.get("/api/search?query=connection+pool&match_count=3").await;
     assert_eq!(asked.header("x-cache"), "miss");
@@ -324,14 +328,21 @@ async fn a_replica_that_dies_with_the_lease_is_waited_for_two_seconds_at_most() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_read_in_redis_is_a_miss_and_is_overwritten() {
     let redis = Redis::start().await;
-    let app = with_guide(TestApp::builder().with_redis(redis_config(&redis)).with_search(|search| search.cache.result_bytes = 0)).await;
+    let app = with_guide(
+        TestApp::builder().with_redis(redis_config(&redis)).with_search(|search| search.cache.result_bytes = 0),
+    )
+    .await;
     eventually("redis is used", async || app.redis_is_used().await).await;
     let first = app.get(SEARCH).await;
     eventually("it is shared", async || app.get(SEARCH).await.header("x-cache") == "hit-l2").await;
     for broken in ["", "garbage", "\u{1}\u{1}\u{0}truncated"] {
         redis.overwrite_all(broken).await;
         let reply = app.get(SEARCH).await;
-        assert_eq!((reply.status, &reply.body, reply.header("x-cache")), (StatusCode::OK, &first.body, "miss"), "{broken:?}");
+        assert_eq!(
+            (reply.status, &reply.body, reply.header("x-cache")),
+            (StatusCode::OK, &first.body, "miss"),
+            "{broken:?}"
+        );
         eventually("it is overwritten", async || app.get(SEARCH).await.header("x-cache") == "hit-l2").await;
     }
 }
@@ -343,7 +354,8 @@ async fn searches_of_different_sources_never_meet() {
     for source in &sources {
         app.ingest(&[("a.md", &format!("# Shared words\n\nThe secret of {source} is here."))], source, "1").await;
     }
-    let asked: Vec<_> = (0..400).map(|nth| (nth % 8, format!("/api/search?query=shared+words&source=tenant-{}", nth % 8))).collect();
+    let asked: Vec<_> =
+        (0..400).map(|nth| (nth % 8, format!("/api/search?query=shared+words&source=tenant-{}", nth % 8))).collect();
     let replies = join_all(asked.iter().map(async |(nth, path)| (*nth, app.get(path).await))).await;
     for (nth, reply) in replies {
         assert_eq!(texts(&reply.json(), "source_id"), [sources[nth].clone()], "{}", reply.text());
