@@ -41,9 +41,7 @@ impl Pgbench {
                 .replace("$2", &format!("'{}'", list('{', &statements.versions, '}')))
                 .replace("$3", &format!("'{}'", list('{', &statements.generations, '}')))
                 .replace("$4", "100");
-            let read = passages::PASSAGES
-                .replace("$1", &format!("'{}'::bigint[]", list('{', chunks, '}')))
-                .replace("$2", &format!("'{}'", list('{', &statements.generations, '}')));
+            let read = passages::PASSAGES.replace("$1", &format!("'{}'::bigint[]", list('{', chunks, '}')));
             std::fs::write(folder.path().join(format!("{nth}.sql")), format!("{search};\n{read};\n"))?;
         }
         let programs = settings.postgres_dir.clone().unwrap_or_else(|| settings.data_dir.join("runtime/postgres"));

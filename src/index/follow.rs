@@ -3,8 +3,8 @@
 //! One connection of its own listens. It is asked for a sign of life 2.5 times a second, since a socket can die without a word
 //! and announcements with it; one that misses it for a second is given up. It also reads the catalog, so that a
 //! pool whose connections are all in use does not age it. After a loss the next connection is tried at once, then twice a second,
-//! and begins by reading the catalog; when the loss was a silence, all search connections that are as old are given up
-//! with it.
+//! and begins by reading the catalog; when the loss was a silence, or the server took writes no more and the next one does, all
+//! search connections that are as old are given up with it.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -48,9 +48,9 @@ pub(super) async fn follow_task(index: Index, stopping: CancellationToken) -> Re
     while !stopping.is_cancelled() {
         let listener = tokio::select! {
             () = stopping.cancelled() => break,
-            listener = listen(&index) => listener,
+            listener = tokio::time::timeout(REFRESH_EVERY, listen(&index)) => listener,
         };
-        match listener {
+        match listener.unwrap_or_else(|_| Err(Error::Unavailable("it did not answer in time".to_owned()))) {
             Ok((listener, writable)) => {
                 if last == Lost::Silent || (last == Lost::ReadOnly && writable) {
                     tracing::warn!(?last, "another connection to the database works; older ones are given up");

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, time::Instant};
 
 use pgvector::SparseVector;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 
 use super::{
     Error, Index, Resolved,
@@ -69,23 +69,21 @@ impl Index {
         self.pools.search("keyword leg", read).await
     }
 
-    /// The keyword scores of these chunks of `resolved`.
+    /// The keyword scores of these chunks, which must be distinct.
     ///
     /// # Errors
     /// When the database does not answer in time.
-    pub async fn keyword_scores(
-        &self,
-        resolved: &Resolved,
-        weighted: &Weighted,
-        chunk_ids: &[i64],
-    ) -> Result<Seen<Vec<Hit>>, Error> {
-        let found = "select chunk_id, (-(weights <#> $1))::real as score from chunk_words where chunk_id = any($2)";
-        let sql = &with_complete("$3", found);
+    pub async fn keyword_scores(&self, weighted: &Weighted, chunk_ids: &[i64]) -> Result<Seen<Vec<Hit>>, Error> {
+        let sql = "select chunk_id, (-(weights <#> $1))::real from chunk_words where chunk_id = any($2)";
         let read = |mut connection: Reader| async move {
-            let query = sqlx::query(AssertSqlSafe(sql.clone())).bind(&weighted.weights).bind(chunk_ids);
-            let rows = query.bind(resolved.ids()).fetch_all(&mut *connection).await?;
+            let query = sqlx::query(sql).bind(&weighted.weights).bind(chunk_ids);
+            let rows = query.fetch_all(&mut *connection).await?;
             connection.done().await?;
-            Ok(hits(&rows)?)
+            let hit = |row: &PgRow| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? });
+            let value: Vec<Hit> = rows.iter().map(hit).collect::<Result<_, sqlx::Error>>()?;
+            // Every chunk has its words, so counting is enough.
+            let complete = value.len() == chunk_ids.len();
+            Ok(Seen { value, complete })
         };
         self.pools.search("keyword scores", read).await
     }

@@ -152,6 +152,9 @@ impl Error {
                     format!("{}; check the user and password in database_url", refused.message())
                 }
                 Some("3D000") => format!("{}; create it, or name another in database_url", refused.message()),
+                Some("08P01") if refused.message().contains("startup parameter") => {
+                    format!("{}; if database_url is a PgBouncer, set database_direct_url beside it", refused.message())
+                }
                 _ => refused.message().to_owned(),
             },
             sqlx::Error::Io(io) => format!("{io}; is Postgres running at the address in database_url?"),

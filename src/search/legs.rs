@@ -109,7 +109,7 @@ impl Stages {
         let fetching = Instant::now();
         let page = found.ranked.get(offset..end.min(found.ranked.len())).unwrap_or_default();
         let ids: Vec<i64> = page.iter().map(|result| result.chunk_id).collect();
-        let passages = if ids.is_empty() { Seen::all(Vec::new()) } else { self.index.passages(resolved, &ids).await? };
+        let passages = if ids.is_empty() { Seen::all(Vec::new()) } else { self.index.passages(&ids).await? };
         let torn = found.torn || !passages.complete;
         if torn && query.cursor.is_some() {
             return Err(Error::Index(index::Error::Gone));
@@ -222,9 +222,7 @@ impl Stages {
             },
             async {
                 match &keyword.weighted {
-                    Some(weighted) if !no_score.is_empty() => {
-                        self.index.keyword_scores(resolved, weighted, &no_score).await
-                    }
+                    Some(weighted) if !no_score.is_empty() => self.index.keyword_scores(weighted, &no_score).await,
                     _ => Ok(Seen::all(Vec::new())),
                 }
             }

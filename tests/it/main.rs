@@ -24,6 +24,7 @@ mod outage;
 mod page;
 mod pages;
 mod paging;
+mod pgbouncer;
 mod pool;
 mod redis;
 mod replicas;

@@ -64,6 +64,11 @@ impl Database {
         format!("postgres://{}@{}:{}/{}", server.get_username(), server.get_host(), server.get_port(), self.name)
     }
 
+    /// Whether it is one of the throw-away server's.
+    pub fn is_shared(&self) -> bool {
+        self.options.get_port() == server().get_port()
+    }
+
     /// Where its server listens.
     pub fn address(&self) -> SocketAddr {
         let server = (self.options.get_host(), self.options.get_port());

@@ -7,6 +7,7 @@ pub mod client;
 pub mod database;
 pub mod faulty;
 pub mod fixtures;
+pub mod pooler;
 pub mod postgres;
 pub mod process;
 pub mod redis;
@@ -39,7 +40,7 @@ use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
 pub use self::client::{Reply, redact};
-use self::{database::Database, faulty::Proxy};
+use self::{database::Database, faulty::Proxy, pooler::Pooler};
 
 /// Longer than any condition here takes on a busy machine; only a failing test waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,6 +54,7 @@ pub struct Builder {
     background: bool,
     max_body_bytes: usize,
     index: index::Config,
+    pooler: Option<SocketAddr>,
     search: search::Config,
     redis: shared::Config,
 }
@@ -133,6 +135,14 @@ impl Builder {
         self
     }
 
+    /// Through a pooler in transaction mode, with a direct way beside it.
+    pub fn through(mut self, direct: &PgConnectOptions, pooler: &Pooler) -> Self {
+        self.index.direct = Some(direct.clone());
+        self.index.pool.transaction_pooling = true;
+        self.pooler = Some(pooler.address());
+        self
+    }
+
     /// Replicas to search.
     pub fn with_replica(mut self, options: PgConnectOptions) -> Self {
         self.index.replicas.push(options);
@@ -156,16 +166,22 @@ impl Builder {
         self.start_on(other.database.clone(), false).await
     }
 
-    async fn start_on(self, database: Database, owner: bool) -> TestApp {
+    async fn start_on(mut self, database: Database, owner: bool) -> TestApp {
         let recorder = recorder();
         let lifecycle = Lifecycle::new();
         let probe = Probe::default();
         let embedder = Embedder::new(self.embed_config(&probe), &lifecycle).expect("an embedder");
         let proxy = if self.proxied { Some(Proxy::start(database.address()).await) } else { None };
-        let options = match &proxy {
+        let mut options = match &proxy {
             Some(proxy) => database.options.clone().host("127.0.0.1").port(proxy.address().port()),
             None => database.options.clone(),
         };
+        let everywhere = std::env::var(pooler::EVERYWHERE).ok().filter(|_| proxy.is_none() && database.is_shared());
+        if let Some(address) = self.pooler.or(everywhere.map(|address| address.parse().expect("an address"))) {
+            self.index.direct = Some(database.options.clone());
+            self.index.pool.transaction_pooling = true;
+            options = options.host("127.0.0.1").port(address.port());
+        }
         let index = Index::connect(options, self.index.clone()).await.expect("the test's database");
         let shared = Shared::new(&self.redis, &lifecycle).expect("settings of redis");
         let search = {
@@ -220,6 +236,7 @@ impl TestApp {
             background: false,
             max_body_bytes: Settings::default().max_body_bytes,
             index: index::Config::default(),
+            pooler: None,
             search: search::Config::default(),
             redis: shared::Config::default(),
         }

@@ -133,7 +133,8 @@ impl Server {
         self.folder.path().join("data")
     }
 
-    fn log(&self) -> String {
+    /// What it has logged.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
@@ -153,7 +154,8 @@ impl Drop for Server {
     }
 }
 
-fn is_root() -> bool {
+/// Whether tests run as root.
+pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
