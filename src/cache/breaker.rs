@@ -94,14 +94,13 @@ mod tests {
         breaker
     }
 
-    /// One that opened `now`.
-    fn opened(now: Instant) -> Breaker {
-        let mut breaker = closed(now - PATIENCE);
-        for _ in 0..10 {
-            breaker.failed(now - PATIENCE);
-        }
-        assert!(breaker.failed(now));
-        breaker
+    /// One that is open, and when it opened.
+    fn opened() -> (Breaker, Instant) {
+        let began = Instant::now();
+        let mut breaker = closed(began);
+        assert!((0..10).all(|_| !breaker.failed(began)));
+        assert!(breaker.failed(began + PATIENCE));
+        (breaker, began + PATIENCE)
     }
 
     #[test]
@@ -141,8 +140,7 @@ mod tests {
 
     #[test]
     fn late_answers_neither_close_nor_delay_it() {
-        let now = Instant::now();
-        let mut breaker = opened(now);
+        let (mut breaker, now) = opened();
         breaker.succeeded();
         assert!(!breaker.is_closed());
         assert!(!breaker.failed(now + PAUSE / 2), "it is open already");
@@ -151,8 +149,7 @@ mod tests {
 
     #[test]
     fn lets_at_most_one_probe_through_in_each_pause() {
-        let now = Instant::now();
-        let mut breaker = opened(now);
+        let (mut breaker, now) = opened();
         let asked = (0..1_000).map(|nth| now + nth * (PAUSE / 100));
         let granted: Vec<Instant> = asked.filter(|at| breaker.take_probe(*at)).collect();
         assert_eq!(granted.len(), 9, "from one pause after the failure on, one in each second of ten");

@@ -176,7 +176,13 @@ impl Link {
                 self.breaker().close(Instant::now());
                 metrics::set_cache_breaker_open(false);
             }
-            Err(error) => self.set_status(Status::Away { reason: error.to_string() }),
+            Err(error) => {
+                let away = Status::Away { reason: error.to_string() };
+                if self.status() != away {
+                    tracing::warn!(%error, "redis is away; going on without it");
+                }
+                self.set_status(away);
+            }
         }
     }
 
@@ -225,7 +231,6 @@ impl Link {
         self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A probe that began before the breaker opened must not hide that.
     fn set_status(&self, status: Status) {
         *self.status.write().unwrap_or_else(PoisonError::into_inner) = status;
     }
