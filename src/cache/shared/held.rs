@@ -19,6 +19,9 @@ const STRIKES: u32 = 3;
 /// Strikes further apart than this have nothing to do with each other.
 const STRIKES_WITHIN: Duration = Duration::from_secs(1);
 
+/// Questions that meet one short stall time out together and count as one.
+const STRIKES_APART: Duration = Duration::from_millis(100);
+
 /// The places for connections of one purpose.
 pub(super) struct Held {
     places: RwLock<Vec<Option<Arc<Connection>>>>,
@@ -29,6 +32,7 @@ pub(super) struct Held {
 struct Connection {
     line: Line,
     users: AtomicUsize,
+    /// When the last one was counted, and how many there are.
     strikes: Mutex<(Instant, u32)>,
 }
 
@@ -95,10 +99,12 @@ impl Held {
     pub fn strike(&self, share: &Share, now: Instant) -> bool {
         let strikes = {
             let mut strikes = share.connection.strikes.lock().unwrap_or_else(PoisonError::into_inner);
-            if now.duration_since(strikes.0) > STRIKES_WITHIN {
-                *strikes = (now, 0);
+            let apart = now.saturating_duration_since(strikes.0);
+            if strikes.1 == 0 || apart > STRIKES_WITHIN {
+                *strikes = (now, 1);
+            } else if apart > STRIKES_APART {
+                *strikes = (now, strikes.1 + 1);
             }
-            strikes.1 += 1;
             strikes.1
         };
         if strikes >= STRIKES {

@@ -20,6 +20,10 @@ use crate::{cache::breaker::Breaker, runtime::metrics};
 /// In a row. A restarting Redis gives as many within milliseconds, single slow answers never do.
 const FAILURES_TO_OPEN: u32 = 5;
 
+/// How long nothing but failures comes before Redis is left alone: longer than a pause of a busy machine, and short enough
+/// that lookups which wait for their timeouts do not pile up.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 /// Between probes of a Redis that is away.
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -52,7 +56,7 @@ impl Link {
             connector: Connector::new(config)?,
             reads: Held::new(config.connections - 1),
             bulk: Held::new(1),
-            breaker: Mutex::new(Breaker::new(FAILURES_TO_OPEN, PROBE_PAUSE, Instant::now())),
+            breaker: Mutex::new(Breaker::new(FAILURES_TO_OPEN, PATIENCE, PROBE_PAUSE, Instant::now())),
             status: RwLock::new(Status::Away { reason: "not connected yet".to_owned() }),
             renewed: Mutex::default(),
             wake: Notify::new(),
@@ -66,6 +70,8 @@ impl Link {
         }
         let share = self.held(purpose).share();
         if share.is_none() {
+            // Counted: making new ones may take long when the other side is silent.
+            self.failed(&(ErrorKind::Io, "no connection is open").into());
             self.wake.notify_one();
         }
         share
@@ -167,10 +173,16 @@ impl Link {
             Ok(latency) => {
                 tracing::info!("redis answers");
                 self.set_status(Status::Healthy { latency });
-                self.breaker().close();
+                self.breaker().close(Instant::now());
                 metrics::set_cache_breaker_open(false);
             }
-            Err(error) => self.set_status(Status::Away { reason: error.to_string() }),
+            Err(error) => {
+                let away = Status::Away { reason: error.to_string() };
+                if self.status() != away {
+                    tracing::warn!(%error, "redis is away; going on without it");
+                }
+                self.set_status(away);
+            }
         }
     }
 
@@ -219,7 +231,6 @@ impl Link {
         self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A probe that began before the breaker opened must not hide that.
     fn set_status(&self, status: Status) {
         *self.status.write().unwrap_or_else(PoisonError::into_inner) = status;
     }

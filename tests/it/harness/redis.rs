@@ -6,10 +6,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use deadpool_redis::redis::{Client, Cmd, FromRedisValue, RedisResult, Value, cmd};
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, Value, cmd};
 use tempfile::TempDir;
 
-use super::{eventually, process::free_addresses};
+use super::{PATIENCE, eventually, process::free_addresses};
 
 /// Slots of a cluster.
 const SLOTS: u16 = 16_384;
@@ -111,7 +111,10 @@ impl Redis {
 
     /// One command on a connection of its own.
     pub async fn try_ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let mut connection = Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        let patient =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
+        let client = Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
         command.query_async(&mut connection).await
     }
 
