@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Held, Key, Tiers, Value,
+    Away, Held, Key, Tiers, Value,
     shared::{Lease, Name, Token},
 };
 
@@ -50,8 +50,10 @@ impl<V: Value> Tiers<V> {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            if let Some(held) = self.fetch(key, &decode).await {
-                return Turn::Theirs(held);
+            match self.fetch(key, &decode).await {
+                Ok(Some(held)) => return Turn::Theirs(held),
+                Ok(None) => {}
+                Err(Away) => return Turn::Ours(None),
             }
         }
     }

@@ -33,6 +33,10 @@ pub trait Value: Clone + Send + Sync + 'static {
     fn encode(&self) -> Bytes;
 }
 
+/// The shared tier cannot be asked now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Away;
+
 /// How much is kept, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -98,23 +102,30 @@ impl<V: Value> Tiers<V> {
 
     /// What the other processes have under `key`, which this one keeps from now on too. A body that `decode` refuses is none.
     ///
+    /// # Errors
+    /// [`Away`] when the shared tier failed, which took up to its timeout: nobody should ask it again for the same value.
+    ///
     /// # Cancel safety
     /// Safe: what comes is not kept.
-    pub async fn fetch(&self, key: &Key, decode: impl FnOnce(Bytes) -> Option<V>) -> Option<Arc<Held<V>>> {
-        let shared = self.shared.as_ref()?;
-        let found = match shared.get(&Name::new(self.kind, key.as_bytes())).await {
+    pub async fn fetch(
+        &self,
+        key: &Key,
+        decode: impl FnOnce(Bytes) -> Option<V>,
+    ) -> Result<Option<Arc<Held<V>>>, Away> {
+        let Some(shared) = &self.shared else { return Ok(None) };
+        let (found, outcome) = match shared.get(&Name::new(self.kind, key.as_bytes())).await {
             Lookup::Hit(stored) => match decode(stored.body) {
-                Some(value) => Ok(Held::new(value, stored.made_at_ms, self.lifetime)),
-                None => Err(CacheOutcome::Miss),
+                Some(value) => (Ok(Some((value, stored.made_at_ms))), CacheOutcome::Hit),
+                None => (Ok(None), CacheOutcome::Miss),
             },
-            Lookup::Miss => Err(CacheOutcome::Miss),
-            Lookup::Error => Err(CacheOutcome::Error),
+            Lookup::Miss => (Ok(None), CacheOutcome::Miss),
+            Lookup::Error => (Err(Away), CacheOutcome::Error),
         };
-        let outcome = found.as_ref().err().copied().unwrap_or(CacheOutcome::Hit);
         metrics::record_cache(self.kind.as_str(), "l2", outcome);
-        let held = Arc::new(found.ok()?);
+        let Some((value, made_at_ms)) = found? else { return Ok(None) };
+        let held = Arc::new(Held::new(value, made_at_ms, self.lifetime));
         self.local.put(*key, Arc::clone(&held));
-        Some(held)
+        Ok(Some(held))
     }
 
     /// Keeps here what the other processes have under these keys, asked for in few round trips. `A` goes with its key to `decode`.
@@ -163,6 +174,12 @@ impl<V: Value> Tiers<V> {
     /// Forgets what this process keeps.
     pub fn clear(&self) {
         self.local.clear();
+    }
+
+    /// Of the metrics.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Forgets what has ended, and reports what is kept: entries and bytes.

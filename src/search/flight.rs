@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Outcome, Path, Served, Timings, legs::Ask};
 use crate::{
-    cache::{self, Held, Key, Turn},
+    cache::{self, Away, Held, Key, Turn},
     coalesce::Role,
     error::Error,
     index::Resolved,
@@ -105,12 +105,13 @@ impl Path {
             return Ok(Flown::kept(&held, Source::Local));
         }
         let decode = |body| Some(Answered { body, question: Arc::clone(&question) });
-        if let Some(held) = self.results.fetch(&key, decode).await {
-            return Ok(Flown::kept(&held, Source::Shared));
-        }
-        let token = match self.results.turn(&key, decode).await {
-            Turn::Theirs(held) => return Ok(Flown::kept(&held, Source::Shared)),
-            Turn::Ours(token) => token,
+        let token = match self.results.fetch(&key, decode).await {
+            Ok(Some(held)) => return Ok(Flown::kept(&held, Source::Shared)),
+            Ok(None) => match self.results.turn(&key, decode).await {
+                Turn::Theirs(held) => return Ok(Flown::kept(&held, Source::Shared)),
+                Turn::Ours(token) => token,
+            },
+            Err(Away) => None,
         };
         let made = self.make(key, Arc::clone(&question), &resolved, (caching, confirmed)).await;
         self.results.done(token);

@@ -16,6 +16,7 @@
 //! stale for a bounded time; then the failure is the answer.
 
 mod absent;
+mod caches;
 mod flight;
 mod key;
 mod legs;
@@ -30,7 +31,10 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
-pub use self::warm::{upkeep_task, warm_task};
+pub use self::{
+    caches::{Caches, Cleared},
+    warm::{upkeep_task, warm_task},
+};
 pub use crate::cache::Key;
 
 use self::{
@@ -160,6 +164,7 @@ struct Path {
     flights: Flights<Key, Result<Flown, Error>>,
     refreshes: Arc<Semaphore>,
     absent: Absent,
+    shared: Option<Shared>,
     /// Known once the model's identity was read.
     profile: OnceCell<Profile>,
     config: Config,
@@ -179,10 +184,11 @@ impl Search {
         );
         let path = Path {
             stages: Stages::new(index, embedder, vectors, config),
-            results: Tiers::new(Kind::Results, cache.result_bytes, cache, shared),
+            results: Tiers::new(Kind::Results, cache.result_bytes, cache, shared.clone()),
             flights: Flights::new("results", config.max_flights, lifecycle),
             refreshes: Arc::new(Semaphore::new(REFRESHES)),
             absent: Absent::default(),
+            shared,
             profile: OnceCell::new(),
             config,
             lifecycle: lifecycle.clone(),

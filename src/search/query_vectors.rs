@@ -88,7 +88,7 @@ impl QueryVectors {
                 if let Some(held) = kept.look_again(&key) {
                     return Ok(held.value.clone());
                 }
-                if let Some(held) = kept.fetch(&key, decode).await {
+                if let Ok(Some(held)) = kept.fetch(&key, decode).await {
                     return Ok(held.value.clone());
                 }
                 let made = embedder.embed_query(&text).await?;
