@@ -2,7 +2,7 @@
 //!
 //! Talking to Postgres itself, settings are the session's and statements stay prepared. Through a pooler in transaction mode
 //! the server process may be another for each transaction, so there every use is one transaction that brings its settings
-//! (`set local`), and nothing is prepared. A connection that comes back in the middle of something is closed.
+//! (`set local`), and no statement outlives it. A connection that comes back in the middle of something is closed.
 
 use std::{fmt::Write, time::Duration};
 
@@ -56,6 +56,8 @@ fn settings(role: Role, config: &Config) -> Vec<(&'static str, String)> {
 pub(super) fn begin_sql(role: Role, config: &Config) -> &'static str {
     let mut sql = "begin;".to_owned();
     if config.transaction_pooling {
+        // sqlx names its statements also when it keeps none, and another client's may be left in this session by that name.
+        sql.push_str(" deallocate all;");
         for (name, value) in settings(role, config) {
             let _ = write!(sql, " set local {name} = '{value}';");
         }

@@ -81,7 +81,7 @@ async fn settings_and_announcements_arrive() {
     let importer = TestApp::builder().start_at(server.options()).await;
     importer.ingest(&[("new.md", "# New\n\nA zebra crossing.\n")], "zoo", "1.0.0").await;
     eventually("what another has published is found", async || {
-        app.get("/api/search?query=zebra&mode=keyword").await.json()["count"] == 1
+        app.get("/api/search?query=zebra&mode=keyword&cache=bypass").await.json()["count"] == 1
     })
     .await;
     // The time limit of a statement is one of the settings.

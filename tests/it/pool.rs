@@ -23,7 +23,8 @@ use crate::harness::{
     within,
 };
 
-const SEARCH: &str = "/api/search?query=connection+pool";
+/// Past the caches: each goes to the database.
+const SEARCH: &str = "/api/search?query=connection+pool&cache=bypass";
 
 /// Ends every session of the server under test, as a restart or an administrator does.
 const END_SESSIONS: &str = "select pg_terminate_backend(pid) from pg_stat_activity
@@ -109,8 +110,8 @@ async fn callers_leave(rounds: u64) {
         let get = |path: &str| Request::get(path).body(Body::empty()).unwrap();
         match nth % 4 {
             // `ef_search` makes the vector leg a transaction of its own.
-            0 => get("/api/search?query=common+page&match_count=50&ef_search=1000"),
-            1 => get("/api/search?query=own1+common&mode=keyword"),
+            0 => get("/api/search?query=common+page&match_count=50&ef_search=1000&cache=bypass"),
+            1 => get("/api/search?query=own1+common&mode=keyword&cache=bypass"),
             2 => get("/api/pages?url=page-0001.md"),
             _ => {
                 let change =
@@ -185,7 +186,8 @@ async fn busy_sockets_go_silent(rounds: usize) {
         sqlx::query("select pg_advisory_lock(4242)").execute(&mut gate).await.unwrap();
         let callers: Vec<_> = (0..BUSY)
             .map(|_| {
-                let request = Request::get("/api/search?query=pool&mode=keyword").body(Body::empty()).unwrap();
+                let request =
+                    Request::get("/api/search?query=pool&mode=keyword&cache=bypass").body(Body::empty()).unwrap();
                 app.lifecycle.spawn_detached(app.router().oneshot(request))
             })
             .collect();
@@ -196,7 +198,7 @@ async fn busy_sockets_go_silent(rounds: usize) {
         app.network().restore().await;
         sqlx::query("select pg_advisory_unlock(4242)").execute(&mut gate).await.unwrap();
         within(Duration::from_secs(2), "searches are answered again", async || {
-            app.get("/api/search?query=pool&mode=keyword").await.status == StatusCode::OK
+            app.get("/api/search?query=pool&mode=keyword&cache=bypass").await.status == StatusCode::OK
         })
         .await;
         within(Duration::from_secs(10), "the pool is whole", async || {
