@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod cache_faults;
 mod cache_performance;
 mod chunks;
 mod cleanup;

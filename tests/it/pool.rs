@@ -26,6 +26,9 @@ use crate::harness::{
 /// Past the caches: each goes to the database.
 const SEARCH: &str = "/api/search?query=connection+pool&cache=bypass";
 
+/// One that is answered from memory once it was asked.
+const KEPT: &str = "/api/search?query=connection+pool";
+
 /// Ends every session of the server under test, as a restart or an administrator does.
 const END_SESSIONS: &str = "select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and application_name like 'doc-server%'";
@@ -230,6 +233,7 @@ async fn a_killed_postgres_is_told_at_once_and_used_again_when_it_is_back() {
     let mut server = Server::start().await;
     let app = TestApp::builder().with_background_tasks().start_at(server.options()).await;
     app.ingest(&GUIDE, "guide", "1.0.0").await;
+    let kept = app.get(KEPT).await;
     server.kill();
     within(Duration::from_secs(2), "readiness tells it", async || {
         app.admin("/readyz").await.status == StatusCode::SERVICE_UNAVAILABLE
@@ -239,6 +243,12 @@ async fn a_killed_postgres_is_told_at_once_and_used_again_when_it_is_back() {
     while down.elapsed() < Duration::from_secs(10) {
         assert_eq!(app.admin("/livez").await.status, StatusCode::OK);
         assert_eq!(app.get(SEARCH).await.status, StatusCode::SERVICE_UNAVAILABLE);
+        let reply = app.get(KEPT).await;
+        assert_eq!((reply.status, &reply.body), (StatusCode::OK, &kept.body));
+        // Within the lease it cannot have been replaced unheard; after it, it is marked.
+        if down.elapsed() > Duration::from_secs(5) {
+            assert_eq!(reply.header("x-cache"), "stale");
+        }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     server.launch().await;
@@ -246,6 +256,7 @@ async fn a_killed_postgres_is_told_at_once_and_used_again_when_it_is_back() {
         let reply = app.get(SEARCH).await;
         reply.status == StatusCode::OK
             && reply.json()["degraded"] == false
+            && app.get(KEPT).await.header("x-cache") == "hit-l1"
             && app.admin("/readyz").await.status == StatusCode::OK
     })
     .await;
