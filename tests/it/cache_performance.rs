@@ -97,6 +97,24 @@ async fn when_every_caller_leaves_nothing_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_waits_with_others_keeps_its_own_deadline() {
+    let app = with_guide(TestApp::builder()).await;
+    let before = app.probe.texts();
+    app.probe.hold();
+    let patient = app.get(SEARCH);
+    let hasty = async {
+        eventually("the patient one is first", async || app.probe.texts() > before).await;
+        let left = tokio::time::timeout(Duration::from_millis(100), app.get(SEARCH)).await;
+        assert!(left.is_err(), "nothing is answered yet");
+        eventually("only the patient one waits", async || app.search.waiting() == 1).await;
+        app.probe.release();
+    };
+    let (reply, ()) = tokio::join!(patient, hasty);
+    assert_eq!((reply.status, reply.header("x-cache")), (StatusCode::OK, "miss"));
+    assert_eq!(app.probe.texts() - before, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_is_told_to_its_wave_and_to_nobody_after() {
     let app = with_guide(TestApp::builder()).await;
     let vectors = "/api/search?query=connection+pool&mode=vector";
