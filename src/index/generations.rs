@@ -311,8 +311,9 @@ async fn published_generation(connection: &mut PgConnection, version_id: i64) ->
 /// Each chunk by which the generation `$1` of the version `$3` differs from the published one `$2`: whether it is new, whether
 /// it has a vector, its words. Pages, chunks and words live and die together, and of those tables only pages has an index on lives.
 pub const CHANGED_CHUNKS: &str = "select p.born > $2 as new,
-        exists (select from chunk_vectors v where v.chunk_id = c.id) as embedded, w.terms
+        v.chunk_id is not null as embedded, w.terms
  from pages p join chunks c on c.page_id = p.id join chunk_words w on w.chunk_id = c.id
+ left join chunk_vectors v on v.chunk_id = c.id
  where p.version_id = $3
    and ((p.born > $2 and p.born <= $1 and p.died > $1) or (p.born <= $2 and p.died > $2 and p.died <= $1))";
 
@@ -398,6 +399,11 @@ async fn count_terms(
     version_id: i64,
 ) -> Result<Difference, Error> {
     let mut transaction = connection.begin().await?;
+    // Kept from being removed while its terms are written, once for all of them: no foreign key does it for each.
+    let kept = sqlx::query("select from generations where id = $1 for key share").bind(generation);
+    if kept.fetch_optional(&mut *transaction).await?.is_none() {
+        return Err(Error::NotFound("the source was deleted while it was imported; import it again".to_owned()));
+    }
     sqlx::query("delete from generation_terms where generation_id = $1")
         .bind(generation)
         .execute(&mut *transaction)

@@ -137,7 +137,9 @@ fn query(text: &str, mode: Mode, source: Option<&str>) -> Query {
 /// `name: index index` of each statement, once each.
 fn used(explanation: &Explanation) -> BTreeSet<String> {
     let shown = |statement: &Explained| {
-        let names: Vec<&str> = statement.indexes.iter().map(|index| index.name.as_str()).collect();
+        let names = statement.indexes.iter().map(|index| index.name.as_str());
+        // Whether the generations are there is read of a table of a few rows, with or without its index.
+        let names: Vec<&str> = names.filter(|name| *name != "generations_pkey").collect();
         format!("{}: {}", statement.name, names.join(" ")).trim_end_matches([' ', ':']).to_owned()
     };
     explanation.statements.iter().map(shown).collect()
@@ -185,7 +187,8 @@ async fn every_statement_of_a_search_uses_its_index_on_50_000_chunks() {
 
 /// What a failing test shows.
 fn plans(explanation: &Explanation) -> String {
-    explanation.statements.iter().map(|one| format!("{}\n{:#}\n", one.name, one.plan["Plan"])).collect()
+    let plan = |one: &Explained| format!("{}\n{:#}", one.name, one.plan["Plan"]);
+    explanation.statements.iter().map(plan).collect::<Vec<_>>().join("\n")
 }
 
 async fn reading_routes_use_their_indexes(index: &Index, chunk: i64) {

@@ -243,7 +243,12 @@ fn a_statement_of_another_task_is_counted() {
         let app = TestApp::start().await;
         statements.take();
         let index = app.index.clone();
-        tokio::spawn(async move { index.refresh_catalog().await.unwrap() }).await.unwrap();
+        let (told, done) = tokio::sync::oneshot::channel();
+        app.lifecycle.spawn_detached(async move {
+            index.refresh_catalog().await.unwrap();
+            told.send(()).unwrap();
+        });
+        done.await.unwrap();
         let sent = statements.take();
         assert!(sent.len() == 1 && sent[0].contains("from sources"), "{sent:#?}");
         drop(app);
