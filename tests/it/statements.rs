@@ -33,12 +33,13 @@ use crate::harness::{
 struct Statements(Arc<Mutex<Vec<String>>>);
 
 impl Statements {
-    /// Those of requests. Not counted are the pool's check of a returned connection, which no request waits for, and what comes
-    /// once for each connection: its settings and the driver's look-up of a type's number.
+    /// Those of requests. Not counted are the pool's check of a returned connection, which no request waits for, what comes
+    /// once for each connection (its settings and checks, the driver's look-up of a type's number), and the ends of transactions.
     fn take(&self) -> Vec<String> {
         let all = std::mem::take(&mut *self.0.lock().unwrap());
         let other = |text: &String| {
-            text.starts_with("set ") || text.contains("statement_timestamp()") || text.contains("pg_catalog.pg_type")
+            ["set ", "show ", "BEGIN", "COMMIT"].iter().any(|start| text.starts_with(start))
+                || ["statement_timestamp()", "pg_catalog.pg_type"].iter().any(|part| text.contains(part))
         };
         all.into_iter().filter(|text| !other(text)).collect()
     }
