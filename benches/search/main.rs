@@ -6,6 +6,7 @@
 //! cargo bench --bench search -- hybrid              a new query over HTTP | embedding it + the slower leg
 //! cargo bench --bench search -- import              importing a folder | embedding its chunks
 //! cargo bench --bench search -- memory              resident memory of `serve` and of Postgres after load
+//! cargo bench --bench search -- statements          every slow statement | its first version, and the slowest of searches
 //! cargo bench --bench search -- --texts FOLDER …    chunks from FOLDER/corpus.jsonl instead of this repository's texts
 //! ```
 //!
@@ -18,6 +19,7 @@ mod hybrid;
 mod import;
 mod memory;
 mod pgbench;
+mod statements;
 mod texts;
 mod vector;
 
@@ -75,7 +77,7 @@ async fn run(plan: &Plan) -> Result<(), Failure> {
         if plan.wants("import") {
             import::run(&place.settings, &texts).await?;
         }
-        if ["vector", "hybrid", "memory"].iter().any(|part| plan.wants(part)) {
+        if ["vector", "hybrid", "memory", "statements"].iter().any(|part| plan.wants(part)) {
             data::prepare(&place.settings, &texts).await?;
         }
         if plan.wants("vector") {
@@ -83,6 +85,9 @@ async fn run(plan: &Plan) -> Result<(), Failure> {
         }
         if plan.wants("hybrid") {
             hybrid::run(&place.settings, &texts).await?;
+        }
+        if plan.wants("statements") {
+            statements::run(&place.settings, &texts).await?;
         }
         if plan.wants("memory") {
             memory::run(&place.settings, &texts).await?;

@@ -1,7 +1,7 @@
 //! The private door: metrics and probes, on a listener of its own.
 //!
 //! `/livez` says that the process runs, `/readyz` whether it should get requests: not before the database answers, not while it
-//! stops. Neither asks the database.
+//! stops. Neither asks the database. `/debug` is put in by the composition root: it reads searches as the front door does.
 
 use std::sync::Arc;
 
@@ -31,13 +31,14 @@ pub struct State {
     pub stopping: CancellationToken,
 }
 
-/// The private router.
-pub fn router(state: State) -> Router {
+/// The private router, with the routes below `/debug`.
+pub fn router(state: State, debug: Router) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(show_readiness))
         .with_state(state)
+        .merge(debug)
 }
 
 async fn show_metrics(Shared(state): Shared<State>) -> impl IntoResponse {

@@ -3,6 +3,7 @@
 //! Each route is one handler in the file of its resource, with its OpenAPI description beside it.
 
 mod chunks;
+pub mod debug;
 mod docs;
 mod extract;
 mod health;

@@ -55,6 +55,8 @@ pub enum Command {
     Ingest(IngestFlags),
     /// Search from the terminal
     Search(SearchFlags),
+    /// Show how the database carries a search out: statements, plans, indexes, rows, pages read, times
+    Explain(SearchFlags),
     /// Rebuild the vector index beside the one in use, and swap
     Index(IndexFlags),
     /// Measure relevance on labelled search sets (BEIR layout: corpus.jsonl, queries.jsonl, qrels/test.tsv)
@@ -108,7 +110,7 @@ pub struct IngestFlags {
     pub title: Option<String>,
 }
 
-/// Flags of `search`.
+/// Flags of `search` and `explain`.
 #[derive(Debug, Args)]
 pub struct SearchFlags {
     /// What to look for

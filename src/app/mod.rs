@@ -4,6 +4,7 @@
 
 pub mod arguments;
 mod eval;
+mod explain;
 mod healthcheck;
 mod index;
 mod ingest;
@@ -94,6 +95,7 @@ pub async fn run() -> Result<(), Error> {
         Command::Migrate => migrate(settings).await,
         Command::Ingest(flags) => ingest::run(settings, &flags).await,
         Command::Search(flags) => search::run(settings, &flags).await,
+        Command::Explain(flags) => explain::run(settings, &flags).await,
         Command::Index(flags) => index::run(settings, &flags).await,
         Command::Eval(flags) => eval::run(settings, &flags).await,
         Command::Healthcheck => healthcheck::run(&settings).await,

@@ -10,17 +10,7 @@ use crate::{answer::Answer, config::Settings, index::Selection, query::Query, ra
 /// # Errors
 /// For an unknown source or version, and when nothing could be searched.
 pub async fn run(settings: Settings, flags: &SearchFlags) -> Result<(), Error> {
-    let query = Query {
-        text: flags.query.trim().to_owned(),
-        match_count: usize::from(flags.match_count),
-        selection: Selection { sources: flags.source.clone(), version: flags.version.clone() },
-        mode: flags.mode,
-        rank: rank::Options { alpha: flags.alpha, fusion: flags.fusion, ..rank::Options::default() },
-        exact: flags.exact,
-        explain: flags.explain,
-        ..Query::default()
-    };
-    check(&query)?;
+    let query = query_from(flags)?;
     let app = App::open(&settings).await?;
     let answer = app.run(async |app| Ok(app.search.answer(&query).await?.0)).await?;
     let text = if flags.json {
@@ -34,6 +24,25 @@ pub async fn run(settings: Settings, flags: &SearchFlags) -> Result<(), Error> {
         eprintln!("incomplete: {reason}");
     }
     Ok(())
+}
+
+/// What the flags ask for.
+///
+/// # Errors
+/// For a value that is not allowed, with its flag.
+pub(super) fn query_from(flags: &SearchFlags) -> Result<Query, crate::error::Error> {
+    let query = Query {
+        text: flags.query.trim().to_owned(),
+        match_count: usize::from(flags.match_count),
+        selection: Selection { sources: flags.source.clone(), version: flags.version.clone() },
+        mode: flags.mode,
+        rank: rank::Options { alpha: flags.alpha, fusion: flags.fusion, ..rank::Options::default() },
+        exact: flags.exact,
+        explain: flags.explain,
+        ..Query::default()
+    };
+    check(&query)?;
+    Ok(query)
 }
 
 /// Documents may hold anything, and a terminal obeys control characters.

@@ -42,11 +42,17 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         max_body_bytes: settings.max_body_bytes,
         deadline: settings.deadline(),
     };
+    let debug = api::debug::router(api::debug::State {
+        search: app.search.clone(),
+        max_body_bytes: settings.max_body_bytes,
+        deadline: settings.deadline(),
+        loopback: settings.admin_bind.ip().is_loopback(),
+    });
     let door = admin::State { metrics: recorder, health, stopping: lifecycle.stopping() };
     tracing::info!("listening on http://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
     lifecycle.spawn("metrics", metrics::upkeep_task(door.metrics.clone(), lifecycle.stopping()));
     lifecycle.spawn("api", listen::serve_task(public, api::router(state), bounds, lifecycle.clone()));
-    lifecycle.spawn("admin", listen::serve_task(private, admin::router(door), bounds, lifecycle.clone()));
+    lifecycle.spawn("admin", listen::serve_task(private, admin::router(door, debug), bounds, lifecycle.clone()));
     let well = lifecycle.finish(&mut signals).await;
     app.leave(&mut signals).await;
     if well { Ok(()) } else { Err(Error::Failed("did not stop in order; the log says why".to_owned())) }

@@ -12,6 +12,19 @@ use super::{Error, Index};
 /// Pages removed in one transaction: a few thousand rows, a fraction of a second.
 const PAGES_PER_STEP: i64 = 100;
 
+/// Removes at most `$2` of the pages that no generation holds, and of those whose source was deleted `$1` seconds ago.
+pub const REMOVE_PAGES: &str = "delete from pages where id in (
+    select p.id from pages p
+    where p.died < 9223372036854775807
+      and not exists (
+        select from generations g where g.version_id = p.version_id and p.born <= g.id and g.id < p.died
+      )
+    union all
+    select p.id from pages p join versions v on v.id = p.version_id join sources s on s.id = v.source
+    where s.deleted_at < now() - make_interval(secs => $1)
+    limit $2
+ )";
+
 /// How often to look for work.
 const EVERY: Duration = Duration::from_mins(1);
 
@@ -68,24 +81,12 @@ impl Index {
 
     async fn remove_some_pages(&self, grace: Duration) -> Result<u64, Error> {
         let mut write = self.pools.write("remove pages").await?;
-        let removed = sqlx::query(
-            "delete from pages where id in (
-                select p.id from pages p
-                where p.died < 9223372036854775807
-                  and not exists (
-                    select from generations g where g.version_id = p.version_id and p.born <= g.id and g.id < p.died
-                  )
-                union all
-                select p.id from pages p join versions v on v.id = p.version_id join sources s on s.id = v.source
-                where s.deleted_at < now() - make_interval(secs => $1)
-                limit $2
-             )",
-        )
-        .bind(grace.as_secs_f64())
-        .bind(PAGES_PER_STEP)
-        .execute(&mut *write)
-        .await?
-        .rows_affected();
+        let removed = sqlx::query(REMOVE_PAGES)
+            .bind(grace.as_secs_f64())
+            .bind(PAGES_PER_STEP)
+            .execute(&mut *write)
+            .await?
+            .rows_affected();
         write.commit().await?;
         Ok(removed)
     }

@@ -89,6 +89,26 @@ pub struct NewCodeExample {
 /// No chunk has a section heading with this control character, so it can join a path.
 const SECTION_SEPARATOR: &str = "\u{1f}";
 
+/// The pages of the version `$1` that are published or written by the build `$2`.
+pub const KNOWN_PAGES: &str = "select path, id, content_hash, born = $2 as new, died = $2 as ended,
+        id not in (
+            select c.page_id from chunks c where c.version_id = $1
+            and not exists (select from chunk_vectors v where v.chunk_id = c.id)
+        ) as complete
+ from pages where version_id = $1 and died >= $2";
+
+/// Set the generation `$2` from which on the pages `$1` of the version `$3`, and all that hangs on them, are no longer valid.
+pub const END_LIVES: [&str; 5] = [
+    "update pages set died = $2 where id = any($1) and version_id = $3",
+    "update chunks set died = $2 where page_id = any($1) and version_id = $3",
+    "update chunk_vectors set died = $2
+     where chunk_id in (select id from chunks where page_id = any($1)) and version_id = $3",
+    "update chunk_words set died = $2
+     where chunk_id in (select id from chunks where page_id = any($1)) and version_id = $3",
+    "update code_examples set died = $2
+     where chunk_id in (select id from chunks where page_id = any($1)) and version_id = $3",
+];
+
 impl Index {
     /// Every page of the version that is published or written by this build, by path. A path can have two: the one of this
     /// build and the one it replaces.
@@ -97,18 +117,7 @@ impl Index {
     /// When the database does not answer.
     pub async fn known_pages(&self, build: &Build) -> Result<HashMap<String, Vec<KnownPage>>, Error> {
         let mut read = self.pools.write("known pages").await?;
-        let rows = sqlx::query(
-            "select path, id, content_hash, born = $2 as new, died = $2 as ended,
-                    id not in (
-                        select c.page_id from chunks c where c.version_id = $1
-                        and not exists (select from chunk_vectors v where v.chunk_id = c.id)
-                    ) as complete
-             from pages where version_id = $1 and died >= $2",
-        )
-        .bind(build.version_id)
-        .bind(build.generation)
-        .fetch_all(&mut *read)
-        .await?;
+        let rows = sqlx::query(KNOWN_PAGES).bind(build.version_id).bind(build.generation).fetch_all(&mut *read).await?;
         read.commit().await?;
         let mut pages: HashMap<String, Vec<KnownPage>> = HashMap::new();
         for row in rows {
@@ -225,16 +234,7 @@ async fn set_death(connection: &mut PgConnection, version_id: i64, pages: &[i64]
     if pages.is_empty() {
         return Ok(());
     }
-    for statement in [
-        "update pages set died = $2 where id = any($1) and version_id = $3",
-        "update chunks set died = $2 where page_id = any($1) and version_id = $3",
-        "update chunk_vectors set died = $2
-         where chunk_id in (select id from chunks where page_id = any($1)) and version_id = $3",
-        "update chunk_words set died = $2
-         where chunk_id in (select id from chunks where page_id = any($1)) and version_id = $3",
-        "update code_examples set died = $2
-         where chunk_id in (select id from chunks where page_id = any($1)) and version_id = $3",
-    ] {
+    for statement in END_LIVES {
         sqlx::query(statement).bind(pages).bind(died).bind(version_id).execute(&mut *connection).await?;
     }
     Ok(())

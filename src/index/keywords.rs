@@ -56,9 +56,9 @@ impl Index {
         }
         let read = |mut connection: Reader| async move {
             let started = Instant::now();
-            let weighted = weigh(&mut connection, resolved, terms).await?;
+            let weighted = weigh(self, &mut connection, resolved, terms).await?;
             let mut found = match &weighted.value {
-                Some(weighted) => score(&mut connection, resolved, weighted, limit).await?,
+                Some(weighted) => score(self, &mut connection, resolved, weighted, limit).await?,
                 None => Seen::all(Vec::new()),
             };
             connection.done().await?;
@@ -77,7 +77,7 @@ impl Index {
         let sql = "select chunk_id, (-(weights <#> $1))::real from chunk_words where chunk_id = any($2)";
         let read = |mut connection: Reader| async move {
             let query = sqlx::query(sql).bind(&weighted.weights).bind(chunk_ids);
-            let rows = query.fetch_all(&mut *connection).await?;
+            let rows = self.rows("complete.keyword_scores", query, &mut connection).await?;
             connection.done().await?;
             let hit = |row: &PgRow| Ok(Hit { chunk_id: row.try_get(0)?, score: row.try_get(1)? });
             let value: Vec<Hit> = rows.iter().map(hit).collect::<Result<_, sqlx::Error>>()?;
@@ -91,6 +91,7 @@ impl Index {
 
 /// Looks up how many chunks have each term; none when no chunk has any.
 async fn weigh(
+    index: &Index,
     connection: &mut PgConnection,
     resolved: &Resolved,
     terms: &QueryTerms,
@@ -100,7 +101,7 @@ async fn weigh(
          where generation_id = any($1) and term = any($2)
          group by term";
     let query = sqlx::query(AssertSqlSafe(with_complete("$1", found))).bind(resolved.ids()).bind(ids);
-    let rows = query.fetch_all(connection).await?;
+    let rows = index.rows("keyword.weigh", query, connection).await?;
     let Seen { value: mut by_rarity, complete } =
         seen(&rows, "term", |row| Ok((row.try_get("term")?, row.try_get("chunks")?)))?;
     if by_rarity.is_empty() {
@@ -149,6 +150,7 @@ fn candidate_terms(by_rarity: &[(i32, i64)]) -> Vec<i32> {
 }
 
 async fn score(
+    index: &Index,
     connection: &mut PgConnection,
     resolved: &Resolved,
     weighted: &Weighted,
@@ -165,15 +167,14 @@ async fn score(
          ) candidates
          order by 2 desc, 1
          limit $6";
-    let rows = sqlx::query(AssertSqlSafe(with_complete("$4", found)))
+    let query = sqlx::query(AssertSqlSafe(with_complete("$4", found)))
         .bind(&weighted.weights)
         .bind(candidate_terms(&weighted.by_rarity))
         .bind(resolved.version_ids())
         .bind(resolved.ids())
         .bind(MAX_SCORED)
-        .bind(i64::from(limit))
-        .fetch_all(connection)
-        .await?;
+        .bind(i64::from(limit));
+    let rows = index.rows("keyword.score", query, connection).await?;
     Ok(hits(&rows)?)
 }
 

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod database;
 pub mod documents;
 mod epoch;
+pub mod explain;
 mod follow;
 pub mod generations;
 mod held;
@@ -201,6 +202,8 @@ pub struct Index {
     catalog: Arc<catalog::Shared>,
     /// Past any pooler.
     direct: PgConnectOptions,
+    /// Set on a handle whose reading statements are explained.
+    recorder: Option<explain::Recorder>,
 }
 
 impl Index {
@@ -211,7 +214,7 @@ impl Index {
     pub async fn connect(options: PgConnectOptions, config: Config) -> Result<Self, Error> {
         let direct = config.direct.unwrap_or_else(|| options.clone());
         let pools = Pools::connect(options, config.replicas, config.pool).await?;
-        Ok(Self { pools, catalog: Arc::default(), direct })
+        Ok(Self { pools, catalog: Arc::default(), direct, recorder: None })
     }
 
     /// The pools, for their metrics.

@@ -81,7 +81,8 @@ impl Index {
     /// When the database does not answer in time.
     pub async fn passages(&self, chunk_ids: &[i64]) -> Result<Seen<Vec<Passage>>, Error> {
         let read = |mut connection: Reader| async move {
-            let value: Vec<Passage> = sqlx::query_as(PASSAGES).bind(chunk_ids).fetch_all(&mut *connection).await?;
+            let rows = self.rows("fetch.passages", sqlx::query(PASSAGES).bind(chunk_ids), &mut connection).await?;
+            let value: Vec<Passage> = rows.iter().map(Passage::from_row).collect::<Result<_, _>>()?;
             connection.done().await?;
             // An id is never used again, so what is there is what the leg found: counting is enough.
             let complete = value.len() == chunk_ids.len();
@@ -102,7 +103,7 @@ impl Index {
         after: u16,
     ) -> Result<Vec<(Passage, String, String)>, Error> {
         let read = |mut connection: Reader| async move {
-            let rows = sqlx::query(
+            let query = sqlx::query(
                 "select c.id as chunk_id, c.page_id, c.version_id, p.url, p.title, c.section, c.number, c.content,
                     c.language, c.tokens, p.metadata, s.source_id, v.version as version_name, v.published_generation
              from chunks hit
@@ -115,9 +116,8 @@ impl Index {
             )
             .bind(chunk_id)
             .bind(i32::from(before))
-            .bind(i32::from(after))
-            .fetch_all(&mut *connection)
-            .await?;
+            .bind(i32::from(after));
+            let rows = self.rows("chunk.neighbours", query, &mut connection).await?;
             let complete = !connection.on_replica() || self.is_current(rows.first())?;
             connection.done().await?;
             let passage =
@@ -135,7 +135,7 @@ impl Index {
     pub async fn page(&self, page_id: i64) -> Result<Option<Page>, Error> {
         let read = |mut connection: Reader| async move {
             let query = sqlx::query(sqlx::AssertSqlSafe(PAGE.to_owned() + " and p.id = $1"));
-            let row = query.bind(page_id).fetch_optional(&mut *connection).await?;
+            let row = self.rows("page.by_id", query.bind(page_id), &mut connection).await?.pop();
             let complete = !connection.on_replica() || self.is_current(row.as_ref())?;
             connection.done().await?;
             let value = row.as_ref().map(Page::from_row).transpose()?;
@@ -161,7 +161,8 @@ impl Index {
         let sql = &with_complete("$2", &found);
         let read = |mut connection: Reader| async move {
             let query = sqlx::query(sqlx::AssertSqlSafe(sql.clone()));
-            let rows = query.bind(url).bind(resolved.ids()).fetch_all(&mut *connection).await?;
+            let query = query.bind(url).bind(resolved.ids());
+            let rows = self.rows("page.by_url", query, &mut connection).await?;
             connection.done().await?;
             Ok(seen(&rows, "page_id", |row| Page::from_row(row))?)
         };

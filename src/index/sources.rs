@@ -320,7 +320,7 @@ impl Index {
             return Ok(resolved);
         }
         let read = |mut connection: Reader| async move {
-            let rows = sqlx::query(
+            let query = sqlx::query(
                 "select g.id, g.version_id, s.source_id, v.version, g.chunks, g.model_id, g.published_at
                  from generations g
                  join versions v on v.id = g.version_id
@@ -328,9 +328,8 @@ impl Index {
                  where g.id = any($1) and g.status <> 'building'
                  order by g.id",
             )
-            .bind(ids)
-            .fetch_all(&mut *connection)
-            .await?;
+            .bind(ids);
+            let rows = self.rows("resolve.pinned", query, &mut connection).await?;
             connection.done().await?;
             Ok(rows)
         };

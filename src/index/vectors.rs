@@ -136,13 +136,13 @@ impl Index {
                     .execute(&mut *connection)
                     .await?;
             }
-            let mut hits = fetch(&mut connection, resolved, model, vector, options).await?;
+            let mut hits = fetch(self, &mut connection, resolved, (model, vector), options).await?;
             // A scan gives up when the matches are far from the query; what is left of the set is then compared whole.
             let wanted = resolved.chunks().min(i64::from(options.limit));
             if hits.complete && scan != Scan::Exact && i64::try_from(hits.value.len()).is_ok_and(|found| found < wanted)
             {
                 let exact = Options { scan: Scan::Exact, ..options };
-                hits = fetch(&mut connection, resolved, model, vector, exact).await?;
+                hits = fetch(self, &mut connection, resolved, (model, vector), exact).await?;
             }
             connection.done().await?;
             // An iterative scan may return a later batch's nearer neighbour late.
@@ -168,13 +168,12 @@ impl Index {
                      where chunk_id = any($2) and model_id = $3";
         let sql = &with_complete("$4", found);
         let read = |mut connection: Reader| async move {
-            let rows = sqlx::query(AssertSqlSafe(sql.clone()))
+            let query = sqlx::query(AssertSqlSafe(sql.clone()))
                 .bind(HalfVector::from_f32_slice(vector))
                 .bind(chunk_ids)
                 .bind(model.id)
-                .bind(resolved.ids())
-                .fetch_all(&mut *connection)
-                .await?;
+                .bind(resolved.ids());
+            let rows = self.rows("complete.similarities", query, &mut connection).await?;
             connection.done().await?;
             Ok(hits(&rows)?)
         };
@@ -193,23 +192,22 @@ pub(super) fn by_score(a: &Hit, b: &Hit) -> std::cmp::Ordering {
 }
 
 async fn fetch(
+    index: &Index,
     connection: &mut PgConnection,
     resolved: &Resolved,
-    model: Model,
-    vector: &[f32],
+    (model, vector): (Model, &[f32]),
     options: Options,
 ) -> Result<Seen<Vec<Hit>>, Error> {
     let exact = options.scan == Scan::Exact;
     let sql = if exact { exact_sql(model, resolved) } else { approximate_sql(model) };
     // Safe: the only parts put into the text are numbers of ours.
-    let rows = sqlx::query(AssertSqlSafe(sql))
+    let query = sqlx::query(AssertSqlSafe(sql))
         // Each set of versions has an exact statement of its own: none is worth keeping.
         .persistent(!exact)
         .bind(HalfVector::from_f32_slice(vector))
         .bind(resolved.version_ids())
         .bind(resolved.ids())
-        .bind(i64::from(options.limit))
-        .fetch_all(connection)
-        .await?;
+        .bind(i64::from(options.limit));
+    let rows = index.rows(if exact { "vector.exact" } else { "vector.approximate" }, query, connection).await?;
     Ok(hits(&rows)?)
 }

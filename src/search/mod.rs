@@ -17,6 +17,7 @@
 
 mod absent;
 mod caches;
+mod explain;
 mod flight;
 mod key;
 mod legs;
@@ -33,6 +34,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 pub use self::{
     caches::{Caches, Cleared},
+    explain::Explanation,
     warm::{upkeep_task, warm_task},
 };
 pub use crate::cache::Key;

@@ -13,8 +13,8 @@ use crate::harness::{
     process::{Ended, doc_server, run},
 };
 
-const ROLES: [&str; 9] =
-    ["serve", "migrate", "ingest", "search", "index", "eval", "openapi", "healthcheck", "completions"];
+const ROLES: [&str; 10] =
+    ["serve", "migrate", "ingest", "search", "explain", "index", "eval", "openapi", "healthcheck", "completions"];
 
 /// The binary on this database, with the model that needs no files.
 fn on(database: &Database, arguments: &[&str]) -> Command {
@@ -205,6 +205,25 @@ async fn search_prints_the_json_of_the_api() {
         assert_eq!(ended.code, Some(1), "{arguments:?}: {}", ended.stderr);
         assert!(ended.stderr.contains(said), "{arguments:?}: {}", ended.stderr);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_shows_each_statement_with_its_plan() {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    let told = run(&mut on(&app.database, &["explain", "connection pool timeout", "-n", "2"]));
+    expect_well(&told);
+    for part in ["vector.exact: ", "keyword.weigh: ", "keyword.score: ", "fetch.passages: ", "indexes: ", "-> ", "$1"] {
+        assert!(told.stdout.contains(part), "{part}: {}", told.stdout);
+    }
+    assert!(told.stdout.contains("2 results from 1 generations by "), "{}", told.stdout);
+    let printed = run(&mut on(&app.database, &["explain", "pool", "--mode", "keyword", "--json"]));
+    expect_well(&printed);
+    let printed: Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!(printed["statements"].as_array().unwrap().len(), 3, "{printed:#}");
+    let unknown = run(&mut on(&app.database, &["explain", "pool", "--source", "nobody"]));
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.stderr.contains("no source is called \"nobody\""), "{}", unknown.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -63,6 +63,11 @@ impl TestApp {
         send(&self.admin, request).await
     }
 
+    /// `POST` with JSON on the private door.
+    pub async fn admin_post(&self, path: &str, body: &Value) -> Reply {
+        post_to(&self.admin, path, body).await
+    }
+
     /// Any request on the public door.
     pub async fn send(&self, request: Request<Body>) -> Reply {
         send(&self.router, request).await
@@ -81,6 +86,12 @@ impl TestApp {
         };
         self.send(request.unwrap_or_else(|error| panic!("{path}: {error}"))).await
     }
+}
+
+/// `POST` with JSON to any router.
+pub async fn post_to(router: &Router, path: &str, body: &Value) -> Reply {
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    send(router, request.body(Body::from(body.to_string())).expect("a request")).await
 }
 
 async fn send(router: &Router, request: Request<Body>) -> Reply {

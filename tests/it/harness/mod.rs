@@ -202,8 +202,14 @@ impl Builder {
             max_body_bytes: self.max_body_bytes,
             deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
         };
+        let debug = api::debug::router(api::debug::State {
+            search: search.clone(),
+            max_body_bytes: self.max_body_bytes,
+            deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
+            loopback: true,
+        });
         let door = admin::State { metrics: recorder, health: Arc::clone(&health), stopping: lifecycle.stopping() };
-        let (router, admin) = (api::router(state), admin::router(door));
+        let (router, admin) = (api::router(state), admin::router(door, debug));
         TestApp { index, embedder, search, lifecycle, probe, database, router, admin, proxy, owner }
     }
 
