@@ -4,7 +4,8 @@
 //! and announcements with it; one that misses it for a second is given up. It also reads the catalog, so that a
 //! pool whose connections are all in use does not age it. After a loss the next connection is tried at once, then twice a second,
 //! and begins by reading the catalog; when the loss was a silence, or the server took writes no more and the next one does, all
-//! search connections that are as old are given up with it.
+//! search connections that are as old are given up with it. While a search waits long, each ping also looks whether the server
+//! is at work on it: one socket can die alone.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -139,9 +140,9 @@ async fn refresh(index: &Index, listener: &mut PgListener, seen: &mut Seen) -> O
     ping(index, listener).await.err()
 }
 
-/// Whether the server takes writes, as its sign of life.
+/// Whether the server takes writes, as its sign of life; also a look at the statements that searches wait for.
 async fn ping(index: &Index, listener: &mut PgListener) -> Result<bool, Lost> {
-    match tokio::time::timeout(PING_TIMEOUT, is_writable(listener)).await {
+    match tokio::time::timeout(PING_TIMEOUT, look(index, listener)).await {
         Ok(Ok(writable)) => {
             index.pools.alive();
             Ok(writable)
@@ -149,6 +150,20 @@ async fn ping(index: &Index, listener: &mut PgListener) -> Result<bool, Lost> {
         Ok(Err(_)) => Err(Lost::Closed),
         Err(_) => Err(Lost::Silent),
     }
+}
+
+async fn look(index: &Index, listener: &mut PgListener) -> Result<bool, sqlx::Error> {
+    let quiet = index.pools.quiet();
+    if !quiet.is_empty() {
+        let connection: &mut PgConnection = listener.acquire().await?;
+        // One that waits for us to read its answer is not at work either.
+        let busy = sqlx::query_scalar(
+            "select pid from pg_stat_activity
+             where pid = any($1) and state = 'active' and wait_event is distinct from 'ClientWrite'",
+        );
+        index.pools.looked(&quiet, &busy.bind(&quiet).fetch_all(connection).await?);
+    }
+    is_writable(listener).await
 }
 
 async fn is_writable(listener: &mut PgListener) -> Result<bool, sqlx::Error> {

@@ -1,7 +1,9 @@
-//! Who holds a connection and since when: a guard that is never given back is told by name.
+//! Who holds a connection and since when: a guard that is never given back is told by name, and a search that waits for an
+//! answer which the server is not making is woken.
 //!
 //! Taking and giving back cost a short lock. A holder over its bound is reported once, at most five seconds after the bound; its
-//! connection is not taken from it, since it may be in use.
+//! connection is not taken from it, since it may be in use. One whose server process was found at rest twice, while the holder
+//! waits, sits on a socket that died without a word, and is told to give up.
 
 use std::{
     collections::HashMap,
@@ -9,10 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::runtime::metrics;
 
 /// The longest pause between two looks: a leak is told well within a minute.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// A statement that takes longer is worth a look at what the server makes of it; few do.
+const QUIET_AFTER: Duration = Duration::from_millis(400);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +63,18 @@ struct Holder {
     role: Role,
     since: Instant,
     told: bool,
+    /// The server process at the other end, once known.
+    process: Option<i32>,
+    /// It was at rest at the last look.
+    suspect: bool,
+    gave_up: CancellationToken,
 }
 
 /// An entry; gone when dropped.
 #[derive(Debug)]
 pub(super) struct Held {
     id: u64,
+    gave_up: CancellationToken,
     holders: Holders,
 }
 
@@ -87,9 +100,44 @@ impl Holders {
         let mut register = self.lock();
         let id = register.next;
         register.next += 1;
-        register.holders.insert(id, Holder { name, role, since: Instant::now(), told: false });
+        let (since, gave_up) = (Instant::now(), CancellationToken::new());
+        let holder = Holder { name, role, since, told: false, process: None, suspect: false, gave_up: gave_up.clone() };
+        register.holders.insert(id, holder);
         drop(register);
-        Held { id, holders: self.clone() }
+        Held { id, gave_up, holders: self.clone() }
+    }
+
+    /// Tells every search on the primary to give up: its connection is as old as one that died.
+    pub fn give_up(&self) {
+        let register = self.lock();
+        for holder in register.holders.values().filter(|holder| holder.role == Role::Read) {
+            holder.gave_up.cancel();
+        }
+    }
+
+    /// The server processes that searches on the primary have waited for a while.
+    pub fn quiet(&self) -> Vec<i32> {
+        let register = self.lock();
+        let waits = |holder: &&Holder| holder.role == Role::Read && holder.since.elapsed() > QUIET_AFTER;
+        register.holders.values().filter(waits).filter_map(|holder| holder.process).collect()
+    }
+
+    /// Of the processes in `asked`, only those in `busy` are at work. Whoever waits for another one the second time is told
+    /// to give up.
+    pub fn looked(&self, asked: &[i32], busy: &[i32]) {
+        let mut register = self.lock();
+        for holder in register.holders.values_mut() {
+            let Some(process) = holder.process.filter(|process| holder.role == Role::Read && asked.contains(process))
+            else {
+                continue;
+            };
+            let at_rest = !busy.contains(&process);
+            if at_rest && holder.suspect {
+                tracing::warn!(holder = holder.name, "waits for an answer that the server is not making; giving up");
+                holder.gave_up.cancel();
+            }
+            holder.suspect = at_rest;
+        }
     }
 
     /// How often to look for those over the bound.
@@ -109,7 +157,7 @@ impl Holders {
     fn overdue(&self) -> Vec<Overdue> {
         let mut register = self.lock();
         let mut found = Vec::new();
-        for Holder { name, role, since, told } in register.holders.values_mut() {
+        for Holder { name, role, since, told, .. } in register.holders.values_mut() {
             let (bound, held) = (if *role == Role::Write { self.bound * 2 } else { self.bound }, since.elapsed());
             if !*told && held > bound {
                 *told = true;
@@ -121,6 +169,20 @@ impl Holders {
 
     fn lock(&self) -> MutexGuard<'_, Register> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Notes the server process at the other end.
+    pub fn on(&self, process: i32) {
+        if let Some(holder) = self.holders.lock().holders.get_mut(&self.id) {
+            holder.process = Some(process);
+        }
+    }
+
+    /// Cancelled when the connection is known to be dead.
+    pub fn gave_up(&self) -> &CancellationToken {
+        &self.gave_up
     }
 }
 
@@ -143,5 +205,24 @@ mod tests {
         let told: Vec<_> = holders.overdue().into_iter().map(|overdue| overdue.holder).collect();
         assert_eq!(told, ["keeps"]);
         assert_eq!(holders.overdue(), []);
+    }
+
+    #[test]
+    fn a_search_gives_up_once_its_process_was_found_at_rest_twice_in_a_row() {
+        let holders = Holders::new(Duration::from_secs(30));
+        let (dead, alive) = (holders.enter(Role::Read, "dead"), holders.enter(Role::Read, "alive"));
+        dead.on(1);
+        alive.on(2);
+        assert!(holders.quiet().is_empty(), "both have just begun");
+        std::thread::sleep(QUIET_AFTER + Duration::from_millis(5));
+        let mut quiet = holders.quiet();
+        quiet.sort_unstable();
+        assert_eq!(quiet, [1, 2]);
+        for busy in [[2].as_slice(), &[1], &[]] {
+            holders.looked(&quiet, busy);
+            assert!(!dead.gave_up().is_cancelled() && !alive.gave_up().is_cancelled(), "{busy:?}");
+        }
+        holders.looked(&quiet, &[1]);
+        assert!(!dead.gave_up().is_cancelled() && alive.gave_up().is_cancelled());
     }
 }

@@ -15,8 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Executor, PgConnection, PgPool, pool::PoolConnection, postgres::PgConnectOptions, postgres::Postgres};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use sqlx::{Executor, PgConnection, PgPool, Row, pool::PoolConnection, postgres::PgConnectOptions, postgres::Postgres};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Error,
@@ -45,8 +46,6 @@ struct Inner {
     alive: Alive,
     /// Through a pooler in transaction mode: what begins a use. None when the session has its settings.
     begin: Option<&'static str>,
-    /// Connections taken before this moment lead nowhere.
-    abandoned: watch::Sender<Instant>,
 }
 
 /// A connection and when the pool gave it.
@@ -54,6 +53,8 @@ struct Inner {
 struct Parked {
     connection: PoolConnection<Postgres>,
     since: Instant,
+    /// The server process; none through a pooler, where it changes.
+    process: Option<i32>,
 }
 
 /// A connection for one search. Dropped, it goes back to the pool and is checked; after [`Reader::done`] it is used again as
@@ -62,10 +63,9 @@ struct Parked {
 pub struct Reader {
     /// None only while it is given away.
     parked: Option<Parked>,
-    taken: Instant,
     in_transaction: bool,
     parking: Parking,
-    _held: Held,
+    held: Held,
     /// Given up after the connection.
     _place: OwnedSemaphorePermit,
 }
@@ -93,7 +93,6 @@ impl Parking {
             holders: holders.clone(),
             alive,
             begin: config.transaction_pooling.then(|| session::begin_sql(role, config)),
-            abandoned: watch::Sender::new(Instant::now()),
         }))
     }
 
@@ -101,60 +100,63 @@ impl Parking {
     ///
     /// # Errors
     /// [`Error::Busy`] when all are in use by statements that get on, [`Error::Unavailable`] when the server cannot be
-    /// reached.
+    /// reached, [`Error::Lost`] when a pooler's session broke under the transaction's beginning.
     ///
     /// # Cancel safety
     /// Dropping the future gives its place in the queue up.
     pub async fn acquire(&self, holder: &'static str, patience: Duration) -> Result<Reader, Error> {
-        let got = tokio::time::timeout(patience, self.wait_for(holder)).await;
-        got.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(|error| match error {
+        let explain = |error| match error {
             // A pool whose attempts to connect fail times out just like one whose connections are all in use.
             sqlx::Error::PoolTimedOut if self.0.alive.is_recent() => Error::Busy { waited: patience },
             other => match Error::from(other) {
                 Error::Lost(reason) => Error::Unavailable(reason),
                 other => other,
             },
-        })
+        };
+        let getting = async {
+            let mut reader = self.wait_for(holder).await.map_err(explain)?;
+            if let Some(sql) = self.0.begin {
+                reader.begin_with(sql).await?;
+            }
+            Ok(reader)
+        };
+        let got = tokio::time::timeout(patience, getting).await;
+        got.unwrap_or_else(|_| Err(explain(sqlx::Error::PoolTimedOut)))
     }
 
     async fn wait_for(&self, holder: &'static str) -> Result<Reader, sqlx::Error> {
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(&self.0.waiting);
         let place = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
-        let taken = Instant::now();
+        // Before it has a connection: whoever is told to give up meanwhile must not miss it.
+        let held = self.0.holders.enter(self.0.role, holder);
         let parked = match self.take() {
             Some(parked) => parked,
             // Rare, and connecting has a large state, which every search would carry.
-            None => Parked { connection: Box::pin(self.0.pool.acquire()).await?, since: taken },
+            None => Box::pin(self.connect()).await?,
         };
         drop(waiting);
-        let held = self.0.holders.enter(self.0.role, holder);
-        let parked = Some(parked);
-        let mut reader =
-            Reader { parked, taken, in_transaction: false, parking: self.clone(), _held: held, _place: place };
-        if let Some(sql) = self.0.begin {
-            reader.begin_with(sql).await?;
+        if let Some(process) = parked.process {
+            held.on(process);
         }
-        Ok(reader)
+        Ok(Reader { parked: Some(parked), in_transaction: false, parking: self.clone(), held, _place: place })
     }
 
-    /// Runs to its end, or until the path to the server turns out dead.
-    ///
-    /// # Errors
-    /// Those of `read`; [`Error::Unavailable`] when its connection was given up meanwhile.
-    pub async fn until_abandoned<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let mut abandoned = self.0.abandoned.subscribe();
-        tokio::select! {
-            biased;
-            done = read => done,
-            _ = abandoned.changed() => Err(Error::Unavailable("its connection went silent".to_owned())),
-        }
+    /// One of the pool, and who is at its other end.
+    async fn connect(&self) -> Result<Parked, sqlx::Error> {
+        let since = Instant::now();
+        let mut connection = self.0.pool.acquire().await?;
+        let process = match self.0.begin {
+            Some(_) => None,
+            None => Some(connection.fetch_one(sqlx::raw_sql("select pg_backend_pid()")).await?.try_get(0)?),
+        };
+        Ok(Parked { connection, since, process })
     }
 
     /// Gives up every connection that is in use or waits here: those who use them are told at once, nobody gets them
     /// again.
     pub fn abandon(&self) {
-        self.0.abandoned.send_replace(Instant::now());
+        self.0.holders.give_up();
         self.drop_idle();
     }
 
@@ -238,6 +240,11 @@ impl Reader {
         self.parking.0.role == Role::Replica
     }
 
+    /// Cancelled when the connection is known to be dead.
+    pub(super) fn gave_up(&self) -> CancellationToken {
+        self.held.gave_up().clone()
+    }
+
     /// Opens a transaction, where settings of one statement live, unless there is one already. [`Reader::done`] ends it.
     ///
     /// # Errors
@@ -270,7 +277,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if *self.parking.0.abandoned.borrow() > self.taken
+        if self.held.gave_up().is_cancelled()
             && let Some(parked) = self.parked.take()
         {
             // The pool's check would find it silent, but only after a while, and its place is needed now.

@@ -247,6 +247,16 @@ impl Pools {
         self.searches.alive();
     }
 
+    /// The server processes that searches have waited for a while.
+    pub(super) fn quiet(&self) -> Vec<i32> {
+        self.holders.quiet()
+    }
+
+    /// Of the processes in `asked`, only those in `busy` are at work.
+    pub(super) fn looked(&self, asked: &[i32], busy: &[i32]) {
+        self.holders.looked(asked, busy);
+    }
+
     /// Gives up all connections of searches: the path to the server was dead, and a new connection is not.
     pub(super) fn abandon(&self) {
         self.searches.abandon();

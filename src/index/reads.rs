@@ -9,12 +9,7 @@ use std::time::Instant;
 
 use sqlx::{Row, postgres::PgRow};
 
-use super::{
-    Error,
-    parked::{Parking, Reader},
-    pool::Pools,
-    retry,
-};
+use super::{Error, parked::Reader, pool::Pools, retry};
 use crate::runtime::metrics;
 
 /// What a read brought, and whether it could see all it was asked for.
@@ -111,7 +106,11 @@ impl Pools {
         let mut attempt = 0;
         loop {
             let taken = Instant::now();
-            let error = match once(&self.searches, self.acquire(holder).await?, read).await {
+            let done = match self.acquire(holder).await {
+                Ok(reader) => once(reader, read).await,
+                Err(error) => Err(error),
+            };
+            let error = match done {
                 Err(error @ Error::Lost(_)) => error,
                 done => return done,
             };
@@ -137,10 +136,12 @@ impl Pools {
     }
 }
 
-/// Runs `read` once on a connection of `parking`.
-pub(super) async fn once<T, R>(parking: &Parking, reader: Reader, read: &impl Fn(Reader) -> R) -> Result<T, Error>
+/// Runs `read` once, until its connection turns out dead.
+pub(super) async fn once<T, R>(reader: Reader, read: &impl Fn(Reader) -> R) -> Result<T, Error>
 where
     R: Future<Output = Result<T, Error>>,
 {
-    parking.until_abandoned(read(reader)).await
+    let gave_up = reader.gave_up();
+    let done = gave_up.run_until_cancelled(read(reader)).await;
+    done.unwrap_or_else(|| Err(Error::Lost("it went silent".to_owned())))
 }

@@ -145,7 +145,7 @@ impl Replica {
         R: Future<Output = Result<Seen<T>, Error>>,
     {
         let seen = match self.parking.acquire(holder, patience).await {
-            Ok(reader) => once(&self.parking, reader, read).await,
+            Ok(reader) => once(reader, read).await,
             Err(error) => Err(error),
         };
         match &seen {

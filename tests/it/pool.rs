@@ -10,13 +10,19 @@ use axum::{
     body::Body,
     http::{Request, StatusCode, header},
 };
+use doc_server::{
+    config::Settings,
+    index::{self, Index},
+};
 use futures::future::join_all;
 use serde_json::json;
 use sqlx::Connection;
 use tower::ServiceExt;
 
 use crate::harness::{
-    TestApp, eventually,
+    TestApp,
+    database::Database,
+    eventually,
     faulty::Fault,
     fixtures::{GUIDE, borrowed, many_pages},
     postgres::Server,
@@ -173,15 +179,17 @@ const GATE: &str = "alter table chunk_words rename to chunk_words_away;
     create view chunk_words as select chunk_words_away.*
     from chunk_words_away, (select pg_advisory_xact_lock_shared(4242) offset 0) gate";
 
-/// All busy connections go silent for ever, `rounds` times, while new ones work.
-async fn busy_sockets_go_silent(rounds: usize) {
+/// All busy connections go silent for ever, `rounds` times, while new ones work; the one that listens too, or not.
+async fn busy_sockets_go_silent(rounds: usize, listener_too: bool) {
     const BUSY: usize = 8;
-    let app = TestApp::builder()
+    let mut builder = TestApp::builder()
         .behind_a_faulty_network()
         .with_background_tasks()
-        .with_pool(|pool| pool.read_connections = 8)
-        .start()
-        .await;
+        .with_pool(|pool| pool.read_connections = 8);
+    if !listener_too {
+        builder = builder.listening_past_it();
+    }
+    let app = builder.start().await;
     app.ingest(&GUIDE, "guide", "1.0.0").await;
     app.execute(GATE).await;
     let mut gate = app.database.connect().await;
@@ -198,8 +206,10 @@ async fn busy_sockets_go_silent(rounds: usize) {
                        and database = (select oid from pg_database where datname = current_database())";
         eventually("every connection is busy", async || app.count(waiting).await >= 8).await;
         app.network().set(Fault::BlackHole).await;
-        app.network().restore().await;
         sqlx::query("select pg_advisory_unlock(4242)").execute(&mut gate).await.unwrap();
+        // The answers are lost on the way.
+        eventually("every statement has ended", async || app.count(waiting).await == 0).await;
+        app.network().restore().await;
         within(Duration::from_secs(2), "searches are answered again", async || {
             app.get("/api/search?query=pool&mode=keyword&cache=bypass").await.status == StatusCode::OK
         })
@@ -219,13 +229,19 @@ async fn busy_sockets_go_silent(rounds: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn busy_connections_that_go_silent_are_given_up() {
-    busy_sockets_go_silent(3).await;
+    busy_sockets_go_silent(3, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn busy_connections_that_go_silent_alone_are_given_up() {
+    busy_sockets_go_silent(3, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: twenty silences"]
 async fn busy_connections_that_go_silent_again_and_again_cost_no_place() {
-    busy_sockets_go_silent(20).await;
+    busy_sockets_go_silent(20, true).await;
+    busy_sockets_go_silent(20, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -287,4 +303,73 @@ async fn writes_follow_a_failover_to_the_promoted_standby() {
     }
     assert_eq!(app.get("/api/sources/guide").await.json()["title"], "after 29", "reads have followed too");
     assert_eq!(app.get(SEARCH).await.json()["degraded"], false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_fails_every_read_is_asked_at_most_a_fifth_more() {
+    const ASKED: i64 = 100;
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    // Counts the attempt, which outlives its session, and ends the session.
+    app.execute(
+        "create sequence attempts;
+         create function fail() returns void language plpgsql as $$
+         begin perform nextval('attempts'); perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(10); end $$;
+         alter table chunk_words rename to chunk_words_away;
+         create view chunk_words as select chunk_words_away.* from chunk_words_away, (select fail() offset 0) gate",
+    )
+    .await;
+    for _ in 0..ASKED {
+        let reply = app.get("/api/search?query=pool&mode=keyword&cache=bypass").await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{}", reply.text());
+    }
+    let attempts = app.count("select last_value from attempts").await;
+    // Three retries are allowed before there are requests to have a fifth of.
+    assert!((ASKED + 1..=ASKED * 6 / 5 + 3).contains(&attempts), "{attempts} attempts for {ASKED} searches");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_runs_on_for_callers_who_have_left() {
+    let app = TestApp::builder()
+        .with_pool(|pool| {
+            pool.read_connections = 8;
+            pool.statement_timeout = Duration::from_mins(1);
+        })
+        .start()
+        .await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    app.execute(
+        "alter table chunk_words rename to chunk_words_away;
+         create view chunk_words as select chunk_words_away.* from chunk_words_away, pg_sleep(50)",
+    )
+    .await;
+    let request = || Request::get("/api/search?query=pool&mode=keyword&cache=bypass").body(Body::empty()).unwrap();
+    let callers: Vec<_> = (0..8).map(|_| app.lifecycle.spawn_detached(app.router().oneshot(request()))).collect();
+    let sleeping =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
+    eventually("all statements run", async || app.count(sleeping).await == 8).await;
+    for caller in callers {
+        caller.abort();
+    }
+    within(Duration::from_secs(2), "no statement runs", async || app.count(sleeping).await == 0).await;
+    eventually("every place is free", async || app.index.pools().read_usage().2 == 8).await;
+}
+
+#[tokio::test]
+async fn pools_that_the_server_has_no_room_for_are_refused_with_both_sides() {
+    let database = Database::empty().await;
+    let mut config = index::Config::default();
+    config.pool.read_connections = 5_000;
+    let refused = Index::connect(database.options.clone(), config).await.unwrap_err().to_string();
+    database.drop_now().await;
+    for part in ["database_read_connections (5000)", "database_write_connections (6)", "5007", "max_connections"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
+#[test]
+fn the_embedded_database_has_room_for_the_pools_of_the_settings() {
+    let settings = Settings { database_read_connections: 200, ..Settings::default() };
+    let pools = settings.index().pool.connections();
+    assert!(settings.cluster().max_connections > 3 * pools, "{pools}");
 }

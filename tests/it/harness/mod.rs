@@ -55,6 +55,7 @@ pub struct Builder {
     max_body_bytes: usize,
     index: index::Config,
     pooler: Option<SocketAddr>,
+    listens_directly: bool,
     search: search::Config,
     redis: shared::Config,
 }
@@ -96,6 +97,12 @@ impl Builder {
     /// Every connection to the database through a proxy that can fail.
     pub fn behind_a_faulty_network(mut self) -> Self {
         self.proxied = true;
+        self
+    }
+
+    /// The connection that listens goes past the faulty network.
+    pub fn listening_past_it(mut self) -> Self {
+        self.listens_directly = true;
         self
     }
 
@@ -176,6 +183,9 @@ impl Builder {
             Some(proxy) => database.options.clone().host("127.0.0.1").port(proxy.address().port()),
             None => database.options.clone(),
         };
+        if self.listens_directly {
+            self.index.direct = Some(database.options.clone());
+        }
         let everywhere = std::env::var(pooler::EVERYWHERE).ok().filter(|_| proxy.is_none() && database.is_shared());
         if let Some(address) = self.pooler.or(everywhere.map(|address| address.parse().expect("an address"))) {
             self.index.direct = Some(database.options.clone());
@@ -243,6 +253,7 @@ impl TestApp {
             max_body_bytes: Settings::default().max_body_bytes,
             index: index::Config::default(),
             pooler: None,
+            listens_directly: false,
             search: search::Config::default(),
             redis: shared::Config::default(),
         }
