@@ -1,4 +1,4 @@
-//! `/debug` of the private door: how the database carries a search out.
+//! `/debug` of the private door: how the database carries a search out, and what the caches hold.
 //!
 //! It reads the parameters of a search as the front door does, so it is built here and put into the private door's router. SQL and
 //! plans leave only to the machine itself: on any other address every route here answers 403.
@@ -11,7 +11,7 @@ use axum::{
     extract::{Request, State as Shared},
     http::{Response, StatusCode},
     middleware::{self, Next},
-    routing::post,
+    routing::{get, post},
 };
 
 use super::{
@@ -40,6 +40,8 @@ pub struct State {
 pub fn router(state: State) -> Router {
     let routes = Router::new()
         .route("/explain", post(explain_search))
+        .route("/cache/stats", get(show_caches))
+        .route("/cache/clear", post(clear_caches))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
@@ -54,6 +56,18 @@ async fn explain_search(Shared(state): Shared<State>, request: Request) -> Resul
     refuse_parameters(request.uri().query())?;
     let (query, _) = query_from(Fields::from_body(request, state.max_body_bytes).await?)?;
     respond::json(&state.search.explain(&query).await?)
+}
+
+/// Tells what the caches hold.
+async fn show_caches(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
+    refuse_parameters(request.uri().query())?;
+    respond::json(&state.search.caches())
+}
+
+/// Empties the caches of this process and the shared tier.
+async fn clear_caches(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
+    refuse_parameters(request.uri().query())?;
+    respond::json(&state.search.clear_caches().await)
 }
 
 async fn require_loopback(

@@ -201,9 +201,11 @@ pub fn json(value: &impl Serialize) -> Result<Response<Body>, Problem> {
     Ok(json_bytes(body.into()))
 }
 
-/// Whether `If-None-Match` names `tag`: in a list, weak or strong, or as `*`.
+/// Whether `If-None-Match` names `tag` (without its quotes): in a list, weak or strong, or as `*`.
 pub fn has_tag(headers: &HeaderMap, tag: &str) -> bool {
     headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-        list.split(',').map(str::trim).any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag)
+        list.split(',')
+            .map(str::trim)
+            .any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item).trim_matches('"') == tag)
     })
 }

@@ -135,7 +135,7 @@ pub async fn search_documents_post(Shared(state): Shared<State>, request: Reques
 async fn answer(state: &State, fields: Fields, conditions: &HeaderMap) -> Result<Response<Body>, Problem> {
     let (query, caching) = query_from(fields)?;
     let conditional = conditions.contains_key(header::IF_NONE_MATCH);
-    let has = |key: &Key| conditional && respond::has_tag(conditions, &tag(key));
+    let has = |key: &Key| conditional && respond::has_tag(conditions, &key.to_string());
     let outcome = state.search.run(query, caching, has).await?;
     let mut response = respond::json_bytes(outcome.body);
     if outcome.unchanged {
@@ -144,7 +144,9 @@ async fn answer(state: &State, fields: Fields, conditions: &HeaderMap) -> Result
     }
     let headers = response.headers_mut();
     headers.insert(X_CACHE, HeaderValue::from_static(x_cache(outcome.served)));
-    headers.insert(header::AGE, outcome.age.as_secs().into());
+    if let Some(age) = outcome.age {
+        headers.insert(header::AGE, age.as_secs().into());
+    }
     if let Some(tag) = outcome.key.as_ref().and_then(|key| HeaderValue::from_str(&tag(key)).ok()) {
         headers.insert(header::ETAG, tag);
     }
@@ -152,9 +154,10 @@ async fn answer(state: &State, fields: Fields, conditions: &HeaderMap) -> Result
     Ok(response)
 }
 
-/// A strong entity tag: the body is a pure function of its key.
+/// A weak entity tag: answers of one key are worth the same, but an approximate search may be made again a little
+/// differently once the index has grown by other sources.
 fn tag(key: &Key) -> String {
-    format!("\"{key}\"")
+    format!("W/\"{key}\"")
 }
 
 /// The values that the API promises.

@@ -82,12 +82,18 @@ impl<V> Held<V> {
         self.hits.load(Ordering::Relaxed)
     }
 
-    /// Whether the caller should make it anew now, since it is asked for and ends soon. True once.
+    /// Whether it is worth making anew before it ends: it is asked for, and ends soon.
     #[must_use]
-    pub fn claim_refresh(&self, ttl: Duration) -> bool {
+    pub fn is_due(&self, ttl: Duration) -> bool {
         self.hits() >= HOT
             && self.fresh_until.saturating_duration_since(Instant::now()) < ttl.mul_f64(REFRESH_IN_LAST)
-            && !self.claimed.swap(true, Ordering::Relaxed)
+            && !self.claimed.load(Ordering::Relaxed)
+    }
+
+    /// Takes it on to make it anew. True once.
+    #[must_use]
+    pub fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -230,12 +236,12 @@ mod tests {
         let ttl = Duration::from_mins(10);
         let fresh = Held::new("x".to_owned(), now_ms(), LONG);
         fresh.hits.store(100, Ordering::Relaxed);
-        assert!(!fresh.claim_refresh(ttl), "long to go");
+        assert!(!fresh.is_due(ttl), "long to go");
         let ending = Held::new("x".to_owned(), now_ms(), Lifetime { ttl: Duration::from_secs(1), ..LONG });
-        assert!(!ending.claim_refresh(ttl), "nobody asks");
+        assert!(!ending.is_due(ttl), "nobody asks");
         ending.hits.store(HOT, Ordering::Relaxed);
-        assert!(ending.claim_refresh(ttl));
-        assert!(!ending.claim_refresh(ttl), "claimed");
+        assert!(ending.is_due(ttl) && ending.claim());
+        assert!(!ending.is_due(ttl) && !ending.claim(), "claimed");
     }
 
     #[test]

@@ -154,10 +154,10 @@ impl<V: Value> Tiers<V> {
         held
     }
 
-    /// Whether the caller should make `held` anew now, before it ends.
+    /// Whether `held` is worth making anew now, before it ends.
     #[must_use]
-    pub fn claim_refresh(&self, held: &Held<V>) -> bool {
-        held.claim_refresh(self.lifetime.ttl)
+    pub fn is_due(&self, held: &Held<V>) -> bool {
+        held.is_due(self.lifetime.ttl)
     }
 
     /// Counts a request that asked not to be answered from here.

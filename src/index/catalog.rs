@@ -126,6 +126,8 @@ pub(super) struct Shared {
     reading: tokio::sync::Mutex<()>,
     /// The last reading that failed, and why.
     failed: RwLock<Option<(Instant, String)>>,
+    /// What was read before this is believed no longer.
+    doubted: RwLock<Option<Instant>>,
 }
 
 impl Shared {
@@ -149,7 +151,9 @@ impl Shared {
     }
 
     fn believed(&self) -> Option<Arc<Catalog>> {
-        self.current().filter(|catalog| catalog.read_at.elapsed() < LEASE)
+        let doubted = *self.doubted.read().unwrap_or_else(PoisonError::into_inner);
+        self.current()
+            .filter(|catalog| catalog.read_at.elapsed() < LEASE && doubted.is_none_or(|at| catalog.read_at > at))
     }
 }
 
@@ -226,6 +230,11 @@ impl Index {
         }
     }
 
+    /// Ends the lease of what was read so far: the next search asks the database again.
+    pub(super) fn doubt_catalog(&self) {
+        *self.catalog.doubted.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     /// The catalog as of now: after a change of one's own.
     ///
     /// # Errors
@@ -277,7 +286,7 @@ impl Index {
         // The lease begins before the statement: what is committed later may be missing.
         let read_at = Instant::now();
         let rows = sqlx::query(
-            "select e.epoch, s.id, s.source_id, s.title, s.summary, s.url, s.tags, s.default_version, s.created_at, s.updated_at,
+            "select e.epoch, pg_is_in_recovery() as standby, s.id, s.source_id, s.title, s.summary, s.url, s.tags, s.default_version, s.created_at, s.updated_at,
                     v.id as version_row, v.version, g.id as generation, g.model_id, m.name || '/' || m.precision as model,
                     g.pages, g.chunks, g.chunks_without_embedding, g.code_examples, g.words, g.published_at
              from catalog_epoch e
@@ -290,6 +299,10 @@ impl Index {
         .fetch_all(connection)
         .await?;
         let mut sources: Vec<Source> = Vec::new();
+        // After a failover an address may lead to the old primary, where nothing is published any more.
+        if rows.first().is_some_and(|row| row.try_get("standby").unwrap_or(false)) {
+            return Err(Error::Unavailable("the server at database_url is a standby".to_owned()));
+        }
         let epoch = rows.first().map(|row| row.try_get("epoch")).transpose()?.unwrap_or_default();
         for row in &rows {
             // Without any source there is a row of the epoch alone.

@@ -27,6 +27,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server that was away is listened to within a second of its return.
 const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 
+/// A listener that died without a word must not be waited for at each publish: it pings often, so one that does not is gone.
+const END_WHEN_SILENT: &str = "set idle_session_timeout = '5s'";
+
 /// Why a connection is listened to no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lost {
@@ -58,6 +61,8 @@ pub(super) async fn follow_task(index: Index, stopping: CancellationToken) -> Re
                     index.pools.abandon();
                 }
                 last = follow(&index, listener, writable, &stopping).await;
+                // What is published from now on is not heard, and nobody waits for this process to hear it.
+                index.doubt_catalog();
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot listen for publishes; trying again");
@@ -80,6 +85,7 @@ async fn listen(index: &Index) -> Result<(PgListener, bool), Error> {
     let mut listener = PgListener::connect_with(&pool).await?;
     // A loss is told, since announcements may be lost with it.
     listener.eager_reconnect(false);
+    listener.execute(sqlx::raw_sql(END_WHEN_SILENT)).await?;
     listener.listen(CHANNEL).await?;
     let writable = is_writable(&mut listener).await?;
     Ok((listener, writable))
@@ -125,15 +131,12 @@ async fn begin(listener: &mut PgListener) -> Result<Seen, Error> {
 /// Reads the catalog; an error of the statement alone keeps the connection.
 async fn refresh(index: &Index, listener: &mut PgListener, seen: &mut Seen) -> Option<Lost> {
     let Ok(connection) = listener.acquire().await else { return Some(Lost::Closed) };
-    let told = async {
-        let catalog = index.refresh_catalog_on(connection).await?;
-        let advanced = tokio::time::timeout(PING_TIMEOUT, seen.advance(connection, catalog.epoch)).await;
-        advanced.unwrap_or_else(|_| Err(Error::Unavailable("a lock was not taken in time".to_owned())))
-    };
-    match told.await {
-        Ok(()) => {
+    match index.refresh_catalog_on(connection).await {
+        Ok(catalog) => {
             index.pools.alive();
-            return None;
+            // Given up half way, it might leave a lock that nobody takes back: it goes with its connection.
+            let told = tokio::time::timeout(PING_TIMEOUT, seen.advance(connection, catalog.epoch)).await;
+            return if matches!(told, Ok(Ok(()))) { None } else { Some(Lost::Silent) };
         }
         Err(error) => tracing::warn!(%error, "cannot read the catalog"),
     }

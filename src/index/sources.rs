@@ -378,11 +378,14 @@ impl Index {
         .fetch_optional(&mut *write)
         .await?
         .is_some();
+        if !changed {
+            return Ok(false);
+        }
         let epoch = epoch::advance(&mut write).await?;
         write.commit().await?;
         self.catch_up().await;
         self.until_seen(epoch).await;
-        Ok(changed)
+        Ok(true)
     }
 
     /// Takes a source out of search at once; its rows go in the background. Returns whether there was such a source.
@@ -402,11 +405,14 @@ impl Index {
         .fetch_optional(&mut *write)
         .await?
         .is_some();
+        if !deleted {
+            return Ok(false);
+        }
         let epoch = epoch::advance(&mut write).await?;
         write.commit().await?;
         self.catch_up().await;
         self.until_seen(epoch).await;
-        Ok(deleted)
+        Ok(true)
     }
 }
 

@@ -43,7 +43,8 @@ impl Search {
             None => catalog.resolve(&query.selection)?,
         };
         stages.index = index;
-        let (answer, _) = stages.answer(Ask { query, resolved: &resolved, caching: Caching::Bypass }).await?;
+        let (answer, _) =
+            stages.answer(Ask { query, resolved: &resolved, caching: Caching::Bypass, ask_shared: false }).await?;
         Ok(Explanation {
             query: query.text.clone(),
             generations: answer.index.generations,

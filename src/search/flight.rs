@@ -63,10 +63,9 @@ impl Flown {
         Self { body: held.value.body.clone(), from, age: held.age(), complete: true, timings: None }
     }
 
-    /// What the caller in `role` is told. `confirmed`: the database has confirmed which documents were meant.
-    pub fn served_to(&self, role: Role, caching: Caching, confirmed: bool) -> Served {
+    /// What the caller in `role` is told.
+    pub fn served_to(&self, role: Role, caching: Caching) -> Served {
         match (role, self.from) {
-            (_, Source::Local | Source::Shared) if !confirmed => Served::Stale,
             (Role::Follower, _) => Served::Coalesced,
             (Role::Leader, Source::Local) => Served::Local,
             (Role::Leader, Source::Shared) => Served::Shared,
@@ -75,13 +74,19 @@ impl Flown {
         }
     }
 
+    /// The stages ran for the leader; a follower's own time has nothing to do with them.
+    pub fn for_caller(mut self, role: Role) -> Self {
+        self.timings = self.timings.filter(|_| role == Role::Leader);
+        self
+    }
+
     pub fn outcome(self, key: Option<Key>, served: Served, started: Instant) -> Outcome {
         Outcome {
             body: self.body,
             key: key.filter(|_| self.complete),
             served,
             unchanged: false,
-            age: self.age,
+            age: Some(self.age),
             timings: self.timings,
             total: started.elapsed(),
         }
@@ -89,31 +94,31 @@ impl Flown {
 }
 
 impl Path {
-    /// Looks once more here and among all replicas, then makes the answer and keeps it. `confirmed`: the database has confirmed `resolved`.
+    /// Looks once more here and among all replicas, then makes the answer and keeps it.
     pub(super) async fn fly(
         self: Arc<Self>,
         key: Key,
         question: Arc<Query>,
         resolved: Arc<Resolved>,
-        (caching, confirmed): (Caching, bool),
+        caching: Caching,
     ) -> Result<Flown, Error> {
         if caching == Caching::Refresh {
-            return self.make(key, question, &resolved, (caching, confirmed)).await;
+            return self.make(key, question, &resolved, (caching, true)).await;
         }
         // Whoever looked before this flight began may have missed what the last one kept.
         if let Some(held) = self.results.look_again(&key) {
             return Ok(Flown::kept(&held, Source::Local));
         }
         let decode = |body| Some(Answered { body, question: Arc::clone(&question) });
-        let token = match self.results.fetch(&key, decode).await {
+        let (token, ask_shared) = match self.results.fetch(&key, decode).await {
             Ok(Some(held)) => return Ok(Flown::kept(&held, Source::Shared)),
             Ok(None) => match self.results.turn(&key, decode).await {
                 Turn::Theirs(held) => return Ok(Flown::kept(&held, Source::Shared)),
-                Turn::Ours(token) => token,
+                Turn::Ours(token) => (token, true),
             },
-            Err(Away) => None,
+            Err(Away) => (None, false),
         };
-        let made = self.make(key, Arc::clone(&question), &resolved, (caching, confirmed)).await;
+        let made = self.make(key, Arc::clone(&question), &resolved, (caching, ask_shared)).await;
         self.results.done(token);
         made
     }
@@ -124,23 +129,30 @@ impl Path {
         key: Key,
         question: Arc<Query>,
         resolved: &Resolved,
-        (caching, confirmed): (Caching, bool),
+        how: (Caching, bool),
     ) -> Result<Flown, Error> {
-        let flown = self.compute(&question, resolved, caching).await?;
-        // What the database has not confirmed may be replaced already.
-        if flown.complete && confirmed {
+        let flown = self.compute(&question, resolved, how).await?;
+        if flown.complete {
             self.results.keep(key, Answered { body: flown.body.clone(), question });
         }
         Ok(flown)
     }
 
-    /// Makes the answer.
-    pub(super) async fn compute(&self, query: &Query, resolved: &Resolved, caching: Caching) -> Result<Flown, Error> {
-        let (answer, timings) = self.stages.answer(Ask { query, resolved, caching }).await?;
+    /// Makes the answer. `ask_shared` is false where the shared tier has just failed: asking it for the vector too would cost its
+    /// timeout twice.
+    pub(super) async fn compute(
+        &self,
+        query: &Query,
+        resolved: &Resolved,
+        (caching, ask_shared): (Caching, bool),
+    ) -> Result<Flown, Error> {
+        let (answer, timings) = self.stages.answer(Ask { query, resolved, caching, ask_shared }).await?;
         if let Some(reason) = answer.degraded_reason.as_deref() {
             metrics::record_degraded(reason.split(':').next().unwrap_or_default());
         }
-        let body = serde_json::to_vec(&answer).map_err(|error| Error::Internal(error.to_string()))?;
+        let mut body = serde_json::to_vec(&answer).map_err(|error| Error::Internal(error.to_string()))?;
+        // What is kept is weighed by its length.
+        body.shrink_to_fit();
         Ok(Flown {
             body: body.into(),
             from: Source::Made,

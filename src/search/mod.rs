@@ -52,12 +52,15 @@ use crate::{
     embed::Embedder,
     error::Error,
     index::{Catalog, Index, Resolved},
-    query::{Caching, Query},
+    query::{Caching, Mode, Query},
     runtime::lifecycle::Lifecycle,
 };
 
 /// Answers that are made anew ahead of their end at the same time: few, since nobody waits for them.
 const REFRESHES: usize = 2;
+
+/// Nobody waits for such a one, so nobody else ends it: longer than a search takes, its statements included.
+const REFRESH_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long each stage took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,8 +107,8 @@ pub struct Outcome {
     pub served: Served,
     /// The caller has this very body already: it is left out here.
     pub unchanged: bool,
-    /// How long ago it was made.
-    pub age: Duration,
+    /// How long ago it was made; none where only the caller has it.
+    pub age: Option<Duration>,
     /// How long each stage took, where this caller's search ran them.
     pub timings: Option<Timings>,
     /// How long the caller waited.
@@ -215,36 +218,41 @@ impl Search {
     /// # Cancel safety
     /// Dropping the future gives the caller's place up. A search that others wait for goes on; one that nobody waits for ends.
     pub async fn run(&self, query: Query, caching: Caching, has: impl Fn(&Key) -> bool) -> Result<Outcome, Error> {
-        let started = Instant::now();
-        let (resolved, confirmed) = self.path.resolve(&query).await?;
-        if caching == Caching::Bypass {
-            self.path.results.record_bypass();
-            let flown = self.path.compute(&query, &resolved, caching).await?;
-            return Ok(flown.outcome(None, Served::Bypass, started));
+        let (started, path) = (Instant::now(), &self.path);
+        let (mut resolved, confirmed) = path.resolve(&query).await?;
+        if !confirmed {
+            if caching == Caching::Use
+                && let Some(stale) = path.stale(&query, &resolved, &has, started).await
+            {
+                return Ok(stale);
+            }
+            // Nothing is kept. What is made must be made from documents that are published.
+            resolved = path.resolve_now(&query).await?;
         }
-        let key = key::of_answer(self.path.profile().await, &query, &resolved);
-        let kept = if caching == Caching::Use { self.path.results.look(&key) } else { None };
+        let key = if caching == Caching::Bypass { None } else { path.key(&query, &resolved).await };
+        let Some(key) = key else {
+            path.results.record_bypass();
+            let flown = path.compute(&query, &resolved, (caching, true)).await?;
+            let served = if caching == Caching::Use { Served::Miss } else { Served::Bypass };
+            return Ok(flown.outcome(None, served, started));
+        };
+        let kept = if caching == Caching::Use { path.results.look(&key) } else { None };
         if caching == Caching::Use && has(&key) {
-            return Ok(unchanged(kept.as_deref(), key, confirmed, started));
+            return Ok(unchanged(kept.as_deref(), key, true, started));
         }
-        if let Some(held) = &kept {
-            if !confirmed {
-                return Ok(from_kept(held, key, Served::Stale, started));
-            }
-            if held.is_fresh() {
-                self.refresh_ahead(held, key, &resolved);
-                return Ok(from_kept(held, key, Served::Local, started));
-            }
+        if let Some(held) = kept.as_ref().filter(|held| held.is_fresh()) {
+            self.refresh_ahead(held, key, &resolved);
+            return Ok(from_kept(held, key, Served::Local, started));
         }
-        let question = Arc::new(query);
-        let path = Arc::clone(&self.path);
+        let (question, flying) = (Arc::new(query), Arc::clone(path));
         let flight = if caching == Caching::Refresh { refresh_of(&key) } else { key };
-        let (role, flown) =
-            self.path.flights.join(flight, || path.fly(key, question, resolved, (caching, confirmed))).await;
+        let (role, flown) = path.flights.join(flight, || flying.fly(key, question, resolved, caching)).await;
         match (flown.map_err(Error::from).and_then(|flown| flown), kept) {
+            // A whole answer of the same documents is better than one that misses a part.
+            (Ok(flown), Some(held)) if !flown.complete => Ok(from_kept(&held, key, Served::Stale, started)),
             (Ok(flown), _) => {
-                let served = flown.served_to(role, caching, confirmed);
-                Ok(flown.outcome(Some(key), served, started))
+                let served = flown.served_to(role, caching);
+                Ok(flown.for_caller(role).outcome(Some(key), served, started))
             }
             (Err(error), Some(held)) if error.is_transient() => {
                 tracing::warn!(%error, "answered from what was kept: it could not be made anew");
@@ -259,8 +267,8 @@ impl Search {
     /// # Errors
     /// As [`Search::run`].
     pub async fn answer(&self, query: &Query) -> Result<(Answer, Timings), Error> {
-        let (resolved, _) = self.path.resolve(query).await?;
-        self.path.stages.answer(Ask { query, resolved: &resolved, caching: Caching::Bypass }).await
+        let resolved = self.path.resolve_now(query).await?;
+        self.path.stages.answer(Ask { query, resolved: &resolved, caching: Caching::Bypass, ask_shared: false }).await
     }
 
     /// Different searches that are being computed now.
@@ -283,17 +291,22 @@ impl Search {
 
     /// Makes a hot answer anew shortly before it ends, so that nobody waits for it then.
     fn refresh_ahead(&self, held: &Held<Answered>, key: Key, resolved: &Arc<Resolved>) {
-        if !self.path.results.claim_refresh(held) {
+        if !self.path.results.is_due(held) {
             return;
         }
         let Ok(permit) = Arc::clone(&self.path.refreshes).try_acquire_owned() else { return };
+        if !held.claim() {
+            return;
+        }
         let (path, question, resolved) =
             (Arc::clone(&self.path), Arc::clone(&held.value.question), Arc::clone(resolved));
         self.path.lifecycle.spawn_detached(async move {
             let flown = Arc::clone(&path);
-            let work = || flown.fly(key, question, resolved, (Caching::Refresh, true));
-            if let (_, Ok(Err(error))) = path.flights.join(refresh_of(&key), work).await {
-                tracing::warn!(%error, "a hot answer could not be made anew before its end");
+            let flying = path.flights.join(refresh_of(&key), || flown.fly(key, question, resolved, Caching::Refresh));
+            match tokio::time::timeout(REFRESH_WITHIN, flying).await {
+                Ok((_, Ok(Err(error)))) => tracing::warn!(%error, "a hot answer could not be made anew before its end"),
+                Ok(_) => {}
+                Err(_) => tracing::warn!("a hot answer was not made anew in time"),
             }
             drop(permit);
         });
@@ -303,25 +316,59 @@ impl Search {
 impl Path {
     /// The generations that `query` means, and whether the database has confirmed them within the lease.
     async fn resolve(&self, query: &Query) -> Result<(Arc<Resolved>, bool), Error> {
-        let index = &self.stages.index;
-        let (catalog, confirmed) = index.catalog_or_last(self.config.cache.lifetime.stale).await?;
-        let resolved = match &query.cursor {
-            Some(cursor) => Arc::new(index.resolve_pinned(&catalog, &cursor.generations).await?),
-            None => catalog.resolve(&query.selection)?,
-        };
-        Ok((resolved, confirmed))
+        let (catalog, confirmed) = self.stages.index.catalog_or_last(self.config.cache.lifetime.stale).await?;
+        Ok((self.resolve_in(&catalog, query).await?, confirmed))
     }
 
-    /// What decides answers beside query and documents. While the model is unknown nothing that it decides is kept, since
-    /// such answers are degraded.
-    async fn profile(&self) -> &Profile {
-        static UNKNOWN: Profile = Profile { model: String::new(), ef_search: 0, ivfflat_probes: 0 };
+    /// The same by the word of the database, or its failure.
+    async fn resolve_now(&self, query: &Query) -> Result<Arc<Resolved>, Error> {
+        let catalog = self.stages.index.catalog().await?;
+        self.resolve_in(&catalog, query).await
+    }
+
+    async fn resolve_in(&self, catalog: &Catalog, query: &Query) -> Result<Arc<Resolved>, Error> {
+        match &query.cursor {
+            Some(cursor) => Ok(Arc::new(self.stages.index.resolve_pinned(catalog, &cursor.generations).await?)),
+            None => Ok(catalog.resolve(&query.selection)?),
+        }
+    }
+
+    /// What is kept of an answer whose documents the database does not confirm now, here or among all replicas.
+    async fn stale(
+        &self,
+        query: &Query,
+        resolved: &Resolved,
+        has: &impl Fn(&Key) -> bool,
+        started: Instant,
+    ) -> Option<Outcome> {
+        let key = self.key(query, resolved).await?;
+        let kept = self.results.look(&key);
+        if has(&key) {
+            return Some(unchanged(kept.as_deref(), key, false, started));
+        }
+        let held = match kept {
+            Some(held) => held,
+            None => {
+                let decode = |body| Some(Answered { body, question: Arc::new(query.clone()) });
+                self.results.fetch(&key, decode).await.ok()??
+            }
+        };
+        Some(from_kept(&held, key, Served::Stale, started))
+    }
+
+    /// What the answer is kept under; none while it is not known which model would make it.
+    async fn key(&self, query: &Query, resolved: &Resolved) -> Option<Key> {
+        let Config { ef_search, ivfflat_probes, embed_timeout, .. } = self.config;
+        if query.mode == Mode::Keyword {
+            let words = Profile { model: String::new(), ef_search, ivfflat_probes };
+            return Some(key::of_answer(&words, query, resolved));
+        }
         let read = || async {
             let model = self.stages.embedder.identity().await?.to_string();
-            let Config { ef_search, ivfflat_probes, .. } = self.config;
             Ok::<_, crate::embed::Error>(Profile { model, ef_search, ivfflat_probes })
         };
-        self.profile.get_or_try_init(read).await.unwrap_or(&UNKNOWN)
+        let profile = tokio::time::timeout(embed_timeout, self.profile.get_or_try_init(read)).await.ok()?.ok()?;
+        Some(key::of_answer(profile, query, resolved))
     }
 }
 
@@ -336,7 +383,7 @@ fn from_kept(held: &Held<Answered>, key: Key, served: Served, started: Instant) 
         key: Some(key),
         served,
         unchanged: false,
-        age: held.age(),
+        age: Some(held.age()),
         timings: None,
         total: started.elapsed(),
     }
@@ -349,7 +396,7 @@ fn unchanged(kept: Option<&Held<Answered>>, key: Key, confirmed: bool, started: 
         Some(_) => Served::Local,
         None => Served::Miss,
     };
-    let age = kept.map(Held::age).unwrap_or_default();
+    let age = kept.map(Held::age);
     let total = started.elapsed();
     Outcome { body: Bytes::new(), key: Some(key), served, unchanged: true, age, timings: None, total }
 }

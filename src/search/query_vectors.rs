@@ -62,10 +62,10 @@ impl QueryVectors {
     ///
     /// # Cancel safety
     /// Dropping the future gives the caller's place up; the embedding goes on while others wait for it.
-    pub async fn of(&self, text: &str, caching: Caching) -> Result<QueryVector, Error> {
+    pub async fn of(&self, text: &str, (caching, ask_shared): (Caching, bool)) -> Result<QueryVector, Error> {
         let model = self.embedder.identity().await?.to_string();
         match caching {
-            Caching::Use => self.known_or_made(key::of_vector(&model, text), text).await,
+            Caching::Use => self.known_or_made(key::of_vector(&model, text), text, ask_shared).await,
             Caching::Refresh => {
                 let made = self.embedder.embed_query(text).await?;
                 Ok(self.kept.keep(key::of_vector(&model, text), made).value.clone())
@@ -77,8 +77,9 @@ impl QueryVectors {
         }
     }
 
-    async fn known_or_made(&self, key: Key, text: &str) -> Result<QueryVector, Error> {
-        if let Some(held) = self.kept.look(&key).filter(|held| held.is_fresh()) {
+    async fn known_or_made(&self, key: Key, text: &str, ask_shared: bool) -> Result<QueryVector, Error> {
+        let known = self.kept.look(&key);
+        if let Some(held) = known.as_ref().filter(|held| held.is_fresh()) {
             return Ok(held.value.clone());
         }
         let (embedder, kept, text) = (self.embedder.clone(), self.kept.clone(), text.to_owned());
@@ -88,14 +89,18 @@ impl QueryVectors {
                 if let Some(held) = kept.look_again(&key) {
                     return Ok(held.value.clone());
                 }
-                if let Ok(Some(held)) = kept.fetch(&key, decode).await {
+                if ask_shared && let Ok(Some(held)) = kept.fetch(&key, decode).await {
                     return Ok(held.value.clone());
                 }
                 let made = embedder.embed_query(&text).await?;
                 Ok(kept.keep(key, made).value.clone())
             })
             .await;
-        Ok(made??)
+        match (made.map_err(Error::from).and_then(|made| made.map_err(Error::from)), known) {
+            // The vector of a text under one model never changes.
+            (Err(error), Some(held)) if error.is_transient() => Ok(held.value.clone()),
+            (made, _) => made,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Search, flight::Answered, key};
+use super::{Search, flight::Answered};
 use crate::{
     error::Error,
     index::hot_searches::HotSearch,
@@ -119,8 +119,9 @@ impl Search {
     async fn fetch_known(&self, questions: &[Query]) {
         let mut wanted = Vec::with_capacity(questions.len());
         for question in questions {
-            if let Ok((resolved, true)) = self.path.resolve(question).await {
-                let key = key::of_answer(self.path.profile().await, question, &resolved);
+            if let Ok((resolved, true)) = self.path.resolve(question).await
+                && let Some(key) = self.path.key(question, &resolved).await
+            {
                 wanted.push((key, Arc::new(question.clone())));
             }
         }

@@ -33,7 +33,7 @@ async fn load(app: &TestApp, name: &str, time: Duration) -> (Duration, usize, us
     let mut asked = Vec::new();
     for nth in 0..time.as_secs() * RATE {
         ticks.tick().await;
-        let (router, path) = (app.router(), format!("/api/search?query={name}+{nth}&mode=keyword"));
+        let (router, path) = (app.router(), format!("/api/search?query={name}+{nth}"));
         asked.push(app.lifecycle.spawn_detached(async move {
             let started = Instant::now();
             let request = axum::http::Request::get(path).body(axum::body::Body::empty()).unwrap();
