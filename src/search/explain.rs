@@ -44,7 +44,7 @@ impl Search {
         };
         stages.index = index;
         let (answer, _) =
-            stages.answer(Ask { query, resolved: &resolved, caching: Caching::Bypass, ask_shared: false }).await?;
+            stages.answer(Ask { query, resolved: &resolved, caching: Caching::Bypass, shared_answers: false }).await?;
         Ok(Explanation {
             query: query.text.clone(),
             generations: answer.index.generations,

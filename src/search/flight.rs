@@ -110,7 +110,7 @@ impl Path {
             return Ok(Flown::kept(&held, Source::Local));
         }
         let decode = |body| Some(Answered { body, question: Arc::clone(&question) });
-        let (token, ask_shared) = match self.results.fetch(&key, decode).await {
+        let (token, shared_answers) = match self.results.fetch(&key, decode).await {
             Ok(Some(held)) => return Ok(Flown::kept(&held, Source::Shared)),
             Ok(None) => match self.results.turn(&key, decode).await {
                 Turn::Theirs(held) => return Ok(Flown::kept(&held, Source::Shared)),
@@ -118,7 +118,7 @@ impl Path {
             },
             Err(Away) => (None, false),
         };
-        let made = self.make(key, Arc::clone(&question), &resolved, (caching, ask_shared)).await;
+        let made = self.make(key, Arc::clone(&question), &resolved, (caching, shared_answers)).await;
         self.results.done(token);
         made
     }
@@ -138,15 +138,15 @@ impl Path {
         Ok(flown)
     }
 
-    /// Makes the answer. `ask_shared` is false where the shared tier has just failed: asking it for the vector too would cost its
+    /// Makes the answer. `shared_answers` is false where the shared tier has just failed: asking it for the vector too would cost its
     /// timeout twice.
     pub(super) async fn compute(
         &self,
         query: &Query,
         resolved: &Resolved,
-        (caching, ask_shared): (Caching, bool),
+        (caching, shared_answers): (Caching, bool),
     ) -> Result<Flown, Error> {
-        let (answer, timings) = self.stages.answer(Ask { query, resolved, caching, ask_shared }).await?;
+        let (answer, timings) = self.stages.answer(Ask { query, resolved, caching, shared_answers }).await?;
         if let Some(reason) = answer.degraded_reason.as_deref() {
             metrics::record_degraded(reason.split(':').next().unwrap_or_default());
         }

@@ -37,7 +37,7 @@ pub(super) struct Ask<'a> {
     pub resolved: &'a Resolved,
     pub caching: Caching,
     /// Whether the shared tier may be asked for the vector.
-    pub ask_shared: bool,
+    pub shared_answers: bool,
 }
 
 /// What a caller is told when a generation was removed, or not yet there, in the snapshot that was read.
@@ -246,13 +246,13 @@ impl Stages {
     }
 
     async fn vector_leg(&self, ask: Ask<'_>, vector: Option<Vector>, depth: u16) -> Result<VectorLeg, Error> {
-        let Ask { query, resolved, caching, ask_shared } = ask;
+        let Ask { query, resolved, caching, shared_answers } = ask;
         let started = Instant::now();
         let (model, known) = match vector {
             Some(vector) => (self.model(resolved).await?, (vector, false)),
             None => tokio::time::timeout(self.config.embed_timeout, async {
                 let model = self.model(resolved).await?;
-                let found = self.vectors.of(&query.text, (caching, ask_shared)).await?;
+                let found = self.vectors.of(&query.text, (caching, shared_answers)).await?;
                 Ok::<_, Error>((model, (found.vector, found.truncated)))
             })
             .await

@@ -268,7 +268,10 @@ impl Search {
     /// As [`Search::run`].
     pub async fn answer(&self, query: &Query) -> Result<(Answer, Timings), Error> {
         let resolved = self.path.resolve_now(query).await?;
-        self.path.stages.answer(Ask { query, resolved: &resolved, caching: Caching::Bypass, ask_shared: false }).await
+        self.path
+            .stages
+            .answer(Ask { query, resolved: &resolved, caching: Caching::Bypass, shared_answers: false })
+            .await
     }
 
     /// Different searches that are being computed now.
@@ -346,12 +349,11 @@ impl Path {
         if has(&key) {
             return Some(unchanged(kept.as_deref(), key, false, started));
         }
-        let held = match kept {
-            Some(held) => held,
-            None => {
-                let decode = |body| Some(Answered { body, question: Arc::new(query.clone()) });
-                self.results.fetch(&key, decode).await.ok()??
-            }
+        let held = if let Some(held) = kept {
+            held
+        } else {
+            let decode = |body| Some(Answered { body, question: Arc::new(query.clone()) });
+            self.results.fetch(&key, decode).await.ok()??
         };
         Some(from_kept(&held, key, Served::Stale, started))
     }

@@ -62,10 +62,10 @@ impl QueryVectors {
     ///
     /// # Cancel safety
     /// Dropping the future gives the caller's place up; the embedding goes on while others wait for it.
-    pub async fn of(&self, text: &str, (caching, ask_shared): (Caching, bool)) -> Result<QueryVector, Error> {
+    pub async fn of(&self, text: &str, (caching, shared_answers): (Caching, bool)) -> Result<QueryVector, Error> {
         let model = self.embedder.identity().await?.to_string();
         match caching {
-            Caching::Use => self.known_or_made(key::of_vector(&model, text), text, ask_shared).await,
+            Caching::Use => self.known_or_made(key::of_vector(&model, text), text, shared_answers).await,
             Caching::Refresh => {
                 let made = self.embedder.embed_query(text).await?;
                 Ok(self.kept.keep(key::of_vector(&model, text), made).value.clone())
@@ -77,7 +77,7 @@ impl QueryVectors {
         }
     }
 
-    async fn known_or_made(&self, key: Key, text: &str, ask_shared: bool) -> Result<QueryVector, Error> {
+    async fn known_or_made(&self, key: Key, text: &str, shared_answers: bool) -> Result<QueryVector, Error> {
         let known = self.kept.look(&key);
         if let Some(held) = known.as_ref().filter(|held| held.is_fresh()) {
             return Ok(held.value.clone());
@@ -89,7 +89,7 @@ impl QueryVectors {
                 if let Some(held) = kept.look_again(&key) {
                     return Ok(held.value.clone());
                 }
-                if ask_shared && let Ok(Some(held)) = kept.fetch(&key, decode).await {
+                if shared_answers && let Ok(Some(held)) = kept.fetch(&key, decode).await {
                     return Ok(held.value.clone());
                 }
                 let made = embedder.embed_query(&text).await?;
