@@ -292,7 +292,8 @@ async fn writes_follow_a_failover_to_the_promoted_standby() {
     primary.execute("alter system set default_transaction_read_only = on").await;
     primary.execute("select pg_reload_conf()").await;
     app.network().lead_to(standby.address());
-    assert_ne!(change("between").await, StatusCode::OK, "nobody takes writes now");
+    // Sessions hear of it a moment later.
+    eventually("nobody takes writes", async || change("between").await != StatusCode::OK).await;
     standby.execute("select pg_promote()").await;
     let promoted = Instant::now();
     within(Duration::from_secs(10), "writes are taken again", async || change("after").await == StatusCode::OK).await;
