@@ -88,8 +88,7 @@ impl Plan {
             false if full => named.iter().any(|name| name == part),
             false => named.iter().any(|name| format!("performance_benchmarks::{part}").contains(name)),
         };
-        let parts =
-            PARTS.iter().filter(|(_, measured, checked)| if full { *measured } else { *checked } || named.len() == 1);
+        let parts = PARTS.iter().filter(|(_, _, checked)| full || *checked);
         let parts = parts.filter(|(part, measured, checked)| wanted(part, if full { *measured } else { *checked }));
         let parts = parts.map(|(part, ..)| *part).filter(|_| !list).collect();
         Self { parts, texts, full }

@@ -12,12 +12,12 @@ const CLIENTS: usize = 32;
 const ALPHAS: [(f64, &str, &str); 3] = [(1.0, " (must 0.3)", " (must 70 %)"), (0.85, "", ""), (0.0, "", "")];
 
 pub async fn run(ground: &Ground<'_>) -> Result<(), Failure> {
-    let (requests, distinct) = ground.either((200_000, 100_000), (4_000, 2_000));
+    let (requests, distinct) = ground.either((200_000, 100_000), (2_000, 1_000));
     let paths = distinct_paths(&ground.texts, distinct, "");
-    for alpha in ALPHAS {
+    for alpha in ground.either(&ALPHAS[..], &ALPHAS[..1]) {
         let order = zipf(alpha.0, distinct, requests);
         let served = Served::start(&ground.small, ground.small.search()).await?;
-        let counted = count(ground, &served, (&paths, &order), alpha).await;
+        let counted = count(ground, &served, (&paths, &order), *alpha).await;
         served.stop().await;
         counted?;
     }
