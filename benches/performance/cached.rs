@@ -27,12 +27,16 @@ pub async fn run(ground: &Ground<'_>) -> Result<(), Failure> {
         let body = client.get(&paths[0])?.to_vec();
         let nginx = tools::Nginx::start(&nginx, &body)?;
         let hits = || server.count("doc_server_cache_requests_total", "cache=\"results\",layer=\"l1\",outcome=\"hit\"");
-        let (mut ours, mut theirs, mut asked, before) = (Vec::new(), Vec::new(), 0, hits()?);
+        let (mut ours, mut theirs, mut costs) = (Vec::new(), Vec::new(), (Vec::new(), Vec::new()));
+        let (mut asked, before) = (0, hits()?);
         for _ in 0..ROUNDS {
-            let seen = tools::wrk(&wrk, server.address, &paths, TIME)?;
+            let (seen, cost) = tools::costing(server.process(), || tools::wrk(&wrk, server.address, &paths, TIME))?;
             asked += seen.requests;
             ours.push(seen.rate);
-            theirs.push(tools::wrk(&wrk, nginx.address, &paths, TIME)?.rate);
+            costs.0.push(cost);
+            let (seen, cost) = tools::costing(nginx.process(), || tools::wrk(&wrk, nginx.address, &paths, TIME))?;
+            theirs.push(seen.rate);
+            costs.1.push(cost);
         }
         // Some are answered after wrk has stopped counting.
         let hits = hits()? - before;

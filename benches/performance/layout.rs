@@ -65,7 +65,8 @@ pub async fn run(ground: &Ground<'_>) -> Result<(), Failure> {
 impl Ground<'_> {
     /// A database with so many chunks, without words.
     async fn layout(&self, chunks: usize) -> Result<Settings, Failure> {
-        let settings = self.place.database("_layout").await?;
+        // Nobody waits here: writing pages may.
+        let settings = Settings { database_acquire_timeout_ms: 10_000, ..self.place.database("_layout").await? };
         data::prepare(&settings, &self.texts, Size { chunks, words: false }).await?;
         Ok(settings)
     }

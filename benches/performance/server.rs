@@ -62,6 +62,11 @@ impl Server {
         self.count("doc_server_index_searches_total", "")
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.running.0.id()
+    }
+
     /// Resident memory in megabytes.
     pub fn resident(&self) -> Result<f64, Failure> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.running.0.id()))?;
@@ -69,6 +74,26 @@ impl Server {
         let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kilobytes / 1024.0)
     }
+}
+
+/// Processor seconds that a process and its children have used so far. Unlike rates, they hardly depend on what else the machine
+/// does.
+pub fn processor_seconds(process: u32) -> Result<f64, Failure> {
+    /// The kernel counts in hundredths for everybody who reads.
+    const TICKS: f64 = 100.0;
+    let mut sum = 0.0;
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(text) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
+        // After the name in brackets: state, parent, …, user and system time.
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
+        let parent = fields.get(1).and_then(|field| field.parse::<u32>().ok());
+        if id == process || parent == Some(process) {
+            sum += (number(11) + number(12)) / TICKS;
+        }
+    }
+    Ok(sum)
 }
 
 /// An address that was free just now.

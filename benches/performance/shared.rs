@@ -1,7 +1,7 @@
 //! Answers that only Redis has (this process keeps none), each of another key so that nothing is coalesced, against redis-benchmark
 //! with one of them.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use doc_server::config::Settings;
 
@@ -63,19 +63,22 @@ fn measure(server: &Server, redis: &tools::Redis, paths: &[String]) -> Result<()
         return Ok(());
     };
     let (key, length) = usual_key(redis)?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut costs) = (Vec::new(), Vec::new(), (Vec::new(), Vec::new()));
     for _ in 0..ROUNDS {
-        ours.push(tools::wrk(&wrk, server.address, paths, TIME)?.rate);
-        theirs.push(get(&benchmark, redis, &key)?);
+        let (seen, cost) = tools::costing(server.process(), || tools::wrk(&wrk, server.address, paths, TIME))?;
+        ours.push(seen.rate);
+        costs.0.push(cost);
+        let get = || tools::redis_benchmark(&benchmark, redis, &key, REQUESTS);
+        let (seen, cost) = tools::costing(redis.process(), get)?;
+        theirs.push(seen.rate);
+        costs.1.push(cost);
     }
     println!("shared: {length} bytes in Redis; rounds {ours:.0?} | {theirs:.0?}");
+    let costs = ((median(costs.0), "µs"), (median(costs.1), "redis-server"));
+    print_ratio("answer from Redis, processor time a request", costs.0, costs.1, "no bound");
     let sides = ((median(ours), "/s"), (median(theirs), "redis-benchmark get"));
     print_ratio("answer from Redis, wrk -t2 -c64", sides.0, sides.1, "must 0.4");
     Ok(())
-}
-
-fn get(program: &Path, redis: &tools::Redis, key: &str) -> Result<f64, Failure> {
-    tools::redis_benchmark(program, redis, key, REQUESTS)
 }
 
 /// The answer of middle length among a hundred.

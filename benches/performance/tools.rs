@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::server::{Running, free_address, wait_for};
+use super::server::{Running, free_address, processor_seconds, wait_for};
 use crate::Failure;
 
 /// Where a program is, or nothing with a line that says what is left out.
@@ -24,7 +24,7 @@ pub fn find(name: &str, part: &str) -> Option<PathBuf> {
 
 /// nginx that serves one file at `/api/search`.
 pub struct Nginx {
-    _running: Running,
+    running: Running,
     _folder: tempfile::TempDir,
     pub address: SocketAddr,
 }
@@ -43,8 +43,22 @@ impl Nginx {
         command.arg("-p").arg(folder.path()).arg("-c").arg(&file).args(["-e", "error.log"]);
         let running = Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
         wait_for(address, "/api/search")?;
-        Ok(Self { _running: running, _folder: folder, address })
+        Ok(Self { running, _folder: folder, address })
     }
+
+    /// Its first process, the parent of the others.
+    pub fn process(&self) -> u32 {
+        self.running.0.id()
+    }
+}
+
+/// What `work` answers, and microseconds of processor time that `process` used for each request.
+pub fn costing(process: u32, work: impl FnOnce() -> Result<Seen, Failure>) -> Result<(Seen, f64), Failure> {
+    let before = processor_seconds(process)?;
+    let seen = work()?;
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    let each = (processor_seconds(process)? - before) * 1e6 / seen.requests.max(1) as f64;
+    Ok((seen, each))
 }
 
 /// What wrk saw.
@@ -86,7 +100,7 @@ pub fn wrk(program: &Path, address: SocketAddr, paths: &[String], time: Duration
 
 /// A Redis without persistence.
 pub struct Redis {
-    _running: Running,
+    running: Running,
     _folder: tempfile::TempDir,
     pub address: SocketAddr,
 }
@@ -97,7 +111,7 @@ impl Redis {
         let mut command = Command::new(program);
         command.args(["--port", &address.port().to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
         command.arg(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let redis = Self { _running: Running(command.spawn()?), _folder: folder, address };
+        let redis = Self { running: Running(command.spawn()?), _folder: folder, address };
         for _ in 0..500 {
             if redis.ask("PING").is_ok() {
                 return Ok(redis);
@@ -105,6 +119,11 @@ impl Redis {
             std::thread::sleep(Duration::from_millis(10));
         }
         Err("redis-server did not answer within 5 s".into())
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.running.0.id()
     }
 
     /// One command whose answer is a line or one text.
@@ -124,7 +143,7 @@ impl Redis {
 }
 
 /// `GET key` by 64 connections without pipelining, requests a second.
-pub fn redis_benchmark(program: &Path, redis: &Redis, key: &str, requests: u64) -> Result<f64, Failure> {
+pub fn redis_benchmark(program: &Path, redis: &Redis, key: &str, requests: u64) -> Result<Seen, Failure> {
     let mut command = Command::new(program);
     command.args([
         "-p",
@@ -141,5 +160,8 @@ pub fn redis_benchmark(program: &Path, redis: &Redis, key: &str, requests: u64) 
     let text = String::from_utf8_lossy(&output.stdout);
     // "test","rps",… as a head, then the figures.
     let rate = text.lines().last().and_then(|line| line.split("\",\"").nth(1)?.trim_matches('"').parse().ok());
-    rate.ok_or_else(|| format!("redis-benchmark: {text} {}", String::from_utf8_lossy(&output.stderr)).into())
+    match rate {
+        Some(rate) => Ok(Seen { rate, requests }),
+        None => Err(format!("redis-benchmark: {text} {}", String::from_utf8_lossy(&output.stderr)).into()),
+    }
 }

@@ -23,8 +23,14 @@ use crate::{Failure, texts::Texts};
 pub struct Size {
     /// Chunks in the database.
     pub chunks: usize,
-    /// Whether they can be found by their words too; without is several times faster to make.
+    /// Whether they have text, and can be found by their words; without is many times faster to make.
     pub words: bool,
+}
+
+impl Size {
+    fn page(self) -> usize {
+        if self.words { PAGE } else { WORDLESS_PAGE }
+    }
 }
 
 /// What most figures are measured on.
@@ -35,6 +41,9 @@ const SOURCES: usize = 5;
 
 /// Chunks of a page.
 const PAGE: usize = 20;
+
+/// Chunks of a page without words: fewer statements.
+const WORDLESS_PAGE: usize = 500;
 
 /// Length of the noise added to a vector of length one: cosine to the original about 0.86, so that copies are near each
 /// other as passages on one topic are, and none is equal.
@@ -102,7 +111,7 @@ async fn fill(app: &App, size: Size, texts: &Texts, connection: &mut PgConnectio
         let target = Target { title: source_id.clone(), source_id, version: "1.0.0".into(), url: String::new() };
         let build = index.begin_build(&target, model).await?;
         let pages =
-            (0..size.chunks / SOURCES / PAGE).map(|page| make_page((source, page), size.words, texts, &vectors));
+            (0..size.chunks / SOURCES / size.page()).map(|page| make_page((source, page), size, texts, &vectors));
         write(index, &build, pages).await?;
         builds.push(build);
     }
@@ -126,21 +135,25 @@ async fn write(index: &Index, build: &Build, pages: impl Iterator<Item = NewPage
     Ok(())
 }
 
-fn make_page((source, page): (usize, usize), words: bool, texts: &Texts, vectors: &[Arc<[f32]>]) -> NewPage {
+fn make_page((source, page): (usize, usize), size: Size, texts: &Texts, vectors: &[Arc<[f32]>]) -> NewPage {
     let mut random = fastrand::Rng::with_seed((source * 1_000_000 + page) as u64);
     let path = format!("guide/page-{page}.md");
     let title = format!("Page {page} of {source}");
-    let chunks: Vec<NewChunk> = (0..PAGE)
-        .map(|_| {
+    let chunks: Vec<NewChunk> = (0..size.page())
+        .map(|nth| {
             let base = random.usize(..vectors.len());
-            let content = varied(&texts.passages[base], &texts.passages[random.usize(..vectors.len())], &mut random);
+            let content = if size.words {
+                varied(&texts.passages[base], &texts.passages[random.usize(..vectors.len())], &mut random)
+            } else {
+                format!("{source} {page} {nth}")
+            };
             NewChunk {
                 section: vec!["Section".to_owned()],
                 language: None,
                 tokens: 200,
                 hash: *blake3::hash(content.as_bytes()).as_bytes(),
                 vector: Some(jittered(&vectors[base], &mut random)),
-                terms: if words { terms::of_chunk(&title, &content) } else { terms::of_chunk("", "") },
+                terms: if size.words { terms::of_chunk(&title, &content) } else { terms::of_chunk("", "") },
                 content,
             }
         })
