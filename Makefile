@@ -38,7 +38,7 @@ fmt: ## Format the Rust code
 	$(cargo) fmt
 
 bench: ## Run the benchmarks, beside a throw-away Postgres
-	scripts/setup test
+	scripts/setup bench
 	scripts/with-postgres $(cargo) bench --locked
 
 load: ## Hold the API to its contract with k6 (SHORT=1 for a quick look, BASE_URL=… for a running server)

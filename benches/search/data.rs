@@ -1,11 +1,10 @@
-//! 50,000 chunks: real passages and their vectors, varied, written by the import's own code, indexed at the end.
+//! 50,000 chunks or another number: real passages and their vectors, varied, written by the import's own code, indexed at the end.
 
 use std::{sync::Arc, time::Instant};
 
 use doc_server::{
     app::App,
     config::Settings,
-    embed::Embedder,
     index::{
         Index,
         documents::{NewChunk, NewPage},
@@ -19,14 +18,32 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use crate::{Failure, texts::Texts};
 
-/// Chunks in the database.
-pub const CHUNKS: usize = 50_000;
+/// What is made.
+#[derive(Clone, Copy)]
+pub struct Size {
+    /// Chunks in the database.
+    pub chunks: usize,
+    /// Whether they have text, and can be found by their words; without is many times faster to make.
+    pub words: bool,
+}
+
+impl Size {
+    fn page(self) -> usize {
+        if self.words { PAGE } else { WORDLESS_PAGE }
+    }
+}
+
+/// What most figures are measured on.
+pub const USUAL: Size = Size { chunks: 50_000, words: true };
 
 /// Sources they are spread over.
 const SOURCES: usize = 5;
 
 /// Chunks of a page.
 const PAGE: usize = 20;
+
+/// Chunks of a page without words: fewer statements.
+const WORDLESS_PAGE: usize = 500;
 
 /// Length of the noise added to a vector of length one: cosine to the original about 0.86, so that copies are near each
 /// other as passages on one topic are, and none is equal.
@@ -36,8 +53,10 @@ const NOISE: f32 = 0.6;
 const REVISION: &str = "1";
 
 /// Makes the data unless it is there already.
-pub async fn prepare(settings: &Settings, texts: &Texts) -> Result<(), Failure> {
-    let wanted = format!("doc-server bench {REVISION} {}", blake3::hash(texts.passages.concat().as_bytes()).to_hex());
+pub async fn prepare(settings: &Settings, texts: &Texts, size: Size) -> Result<(), Failure> {
+    let hash = blake3::hash(texts.passages.concat().as_bytes()).to_hex();
+    let Size { chunks, words } = size;
+    let wanted = format!("doc-server bench {REVISION} {chunks} {words} {:?} {hash}", settings.embed_provider);
     let mut connection = PgConnection::connect(&settings.database_url).await?;
     let found: Option<String> = sqlx::query_scalar(
         "select shobj_description(oid, 'pg_database') from pg_database where datname = current_database()",
@@ -48,11 +67,11 @@ pub async fn prepare(settings: &Settings, texts: &Texts) -> Result<(), Failure> 
         return Ok(());
     }
     let started = Instant::now();
-    eprintln!("making {CHUNKS} chunks, once …");
+    eprintln!("making {chunks} chunks, once …");
     connection.execute("drop schema public cascade; create schema public").await?;
     let app = App::open(settings).await?;
     app.index.migrate().await?;
-    fill(&app.index, &app.embedder, texts, &mut connection).await?;
+    fill(&app, size, texts, &mut connection).await?;
     app.close().await;
     let database: String = sqlx::query_scalar("select current_database()").fetch_one(&mut connection).await?;
     // Safe: the text has no quotes, and the name is ours.
@@ -61,7 +80,8 @@ pub async fn prepare(settings: &Settings, texts: &Texts) -> Result<(), Failure> 
     Ok(())
 }
 
-async fn fill(index: &Index, embedder: &Embedder, texts: &Texts, connection: &mut PgConnection) -> Result<(), Failure> {
+async fn fill(app: &App, size: Size, texts: &Texts, connection: &mut PgConnection) -> Result<(), Failure> {
+    let (index, embedder) = (&app.index, &app.embedder);
     let tokens = embedder.tokens().await?;
     let short = |text: &String| {
         let mut text = text.clone();
@@ -90,7 +110,9 @@ async fn fill(index: &Index, embedder: &Embedder, texts: &Texts, connection: &mu
         let source_id = format!("bench-{source}");
         let target = Target { title: source_id.clone(), source_id, version: "1.0.0".into(), url: String::new() };
         let build = index.begin_build(&target, model).await?;
-        write(index, &build, source, texts, &vectors).await?;
+        let pages =
+            (0..size.chunks / SOURCES / size.page()).map(|page| make_page((source, page), size, texts, &vectors));
+        write(index, &build, pages).await?;
         builds.push(build);
     }
     connection.execute("set maintenance_work_mem = '512MB'; set max_parallel_maintenance_workers = 0").await?;
@@ -104,39 +126,34 @@ async fn fill(index: &Index, embedder: &Embedder, texts: &Texts, connection: &mu
     Ok(())
 }
 
-async fn write(
-    index: &Index,
-    build: &Build,
-    source: usize,
-    texts: &Texts,
-    vectors: &[Arc<[f32]>],
-) -> Result<(), Failure> {
-    stream::iter(0..CHUNKS / SOURCES / PAGE)
-        .map(|page| async move {
-            let page = make_page(source, page, texts, vectors);
-            index.write_page(build, &page, &[]).await
-        })
+async fn write(index: &Index, build: &Build, pages: impl Iterator<Item = NewPage>) -> Result<(), Failure> {
+    stream::iter(pages)
+        .map(|page| async move { index.write_page(build, &page, &[]).await })
         .buffer_unordered(4)
         .try_collect::<Vec<()>>()
         .await?;
     Ok(())
 }
 
-fn make_page(source: usize, page: usize, texts: &Texts, vectors: &[Arc<[f32]>]) -> NewPage {
+fn make_page((source, page): (usize, usize), size: Size, texts: &Texts, vectors: &[Arc<[f32]>]) -> NewPage {
     let mut random = fastrand::Rng::with_seed((source * 1_000_000 + page) as u64);
     let path = format!("guide/page-{page}.md");
     let title = format!("Page {page} of {source}");
-    let chunks: Vec<NewChunk> = (0..PAGE)
-        .map(|_| {
+    let chunks: Vec<NewChunk> = (0..size.page())
+        .map(|nth| {
             let base = random.usize(..vectors.len());
-            let content = varied(&texts.passages[base], &texts.passages[random.usize(..vectors.len())], &mut random);
+            let content = if size.words {
+                varied(&texts.passages[base], &texts.passages[random.usize(..vectors.len())], &mut random)
+            } else {
+                format!("{source} {page} {nth}")
+            };
             NewChunk {
                 section: vec!["Section".to_owned()],
                 language: None,
                 tokens: 200,
                 hash: *blake3::hash(content.as_bytes()).as_bytes(),
                 vector: Some(jittered(&vectors[base], &mut random)),
-                terms: terms::of_chunk(&title, &content),
+                terms: if size.words { terms::of_chunk(&title, &content) } else { terms::of_chunk("", "") },
                 content,
             }
         })

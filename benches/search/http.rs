@@ -4,11 +4,8 @@ use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use doc_server::{
@@ -36,6 +33,14 @@ impl Client {
 
     /// Asks and reads the whole answer, which must be a success.
     pub fn get(&mut self, path: &str) -> Result<&[u8], Failure> {
+        match self.ask(path)? {
+            200 => Ok(&self.body),
+            status => Err(format!("{path}: {status} {}", String::from_utf8_lossy(&self.body)).into()),
+        }
+    }
+
+    /// Asks, reads the whole answer and tells its status.
+    pub fn ask(&mut self, path: &str) -> Result<u16, Failure> {
         self.stream.get_mut().write_all(format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n").as_bytes())?;
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
@@ -53,46 +58,8 @@ impl Client {
         }
         self.body.resize(length, 0);
         self.stream.read_exact(&mut self.body)?;
-        if status.split(' ').nth(1) != Some("200") {
-            return Err(format!("{path}: {status} {}", String::from_utf8_lossy(&self.body)).into());
-        }
-        Ok(&self.body)
+        status.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| format!("{path}: {status:?}").into())
     }
-}
-
-/// Searches a second by so many connections for so long, going round `paths`.
-pub fn throughput(
-    address: SocketAddr,
-    paths: &Arc<Vec<String>>,
-    connections: usize,
-    time: Duration,
-) -> Result<f64, Failure> {
-    let (ended, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let started = Instant::now();
-    let clients: Vec<_> = (0..connections)
-        .map(|first| {
-            let (ended, asked, paths) = (Arc::clone(&ended), Arc::clone(&asked), Arc::clone(paths));
-            std::thread::spawn(move || -> Result<(), Failure> {
-                let mut client = Client::connect(address)?;
-                for nth in (first * 7).. {
-                    if ended.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    client.get(&paths[nth % paths.len()])?;
-                    asked.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(())
-            })
-        })
-        .collect();
-    std::thread::sleep(time);
-    ended.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.join().map_err(|_| "a client panicked")??;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-    let asked = asked.load(Ordering::Relaxed) as f64;
-    Ok(asked / started.elapsed().as_secs_f64())
 }
 
 /// Serves `search` on a free port until the lifecycle stops.

@@ -14,20 +14,25 @@
 //! makes; settings come from the environment as for the server.
 
 mod data;
+mod figures;
 mod http;
 mod hybrid;
 mod import;
 mod memory;
 mod pgbench;
+mod place;
 mod statements;
 mod texts;
+mod throughput;
 mod vector;
 
 use std::path::PathBuf;
 
-use doc_server::{
-    config::Settings,
-    index::{cluster::Cluster, database},
+use doc_server::config::Settings;
+
+use self::{
+    figures::{median, print_ratio},
+    place::Place,
 };
 
 /// What every part can fail with: a sentence is enough.
@@ -37,12 +42,6 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 struct Plan {
     parts: Vec<String>,
     texts: Option<PathBuf>,
-}
-
-/// The settings with the benchmark's database, and what keeps it running.
-struct Place {
-    settings: Settings,
-    cluster: Option<Cluster>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -71,61 +70,31 @@ impl Plan {
 }
 
 async fn run(plan: &Plan) -> Result<(), Failure> {
-    let place = Place::open("_bench").await?;
+    let place = Place::open(Settings::read(None, &[])?).await?;
+    let settings = place.database("_bench").await?;
     let texts = texts::read(plan.texts.as_deref())?;
     let prepared = async {
         if plan.wants("import") {
-            import::run(&place.settings, &texts).await?;
+            import::run(&settings, &texts).await?;
         }
         if ["vector", "hybrid", "memory", "statements"].iter().any(|part| plan.wants(part)) {
-            data::prepare(&place.settings, &texts).await?;
+            data::prepare(&settings, &texts, data::USUAL).await?;
         }
         if plan.wants("vector") {
-            vector::run(&place.settings, &texts).await?;
+            vector::run(&settings, &texts).await?;
         }
         if plan.wants("hybrid") {
-            hybrid::run(&place.settings, &texts).await?;
+            hybrid::run(&settings, &texts).await?;
         }
         if plan.wants("statements") {
-            statements::run(&place.settings, &texts).await?;
+            statements::run(&settings, &texts).await?;
         }
         if plan.wants("memory") {
-            memory::run(&place.settings, &texts).await?;
+            memory::run(&settings, &texts).await?;
         }
         Ok(())
     };
     let result = prepared.await;
-    if let Some(cluster) = place.cluster {
-        cluster.close().await?;
-    }
+    place.close().await?;
     result
-}
-
-impl Place {
-    /// The configured server, or the embedded one, with the database of this suffix.
-    async fn open(suffix: &str) -> Result<Self, Failure> {
-        let mut settings = Settings::read(None, &[])?;
-        let mut cluster = None;
-        if settings.database_url.is_empty() {
-            let opened = Cluster::open(&settings.cluster()).await?;
-            settings.database_url = opened.url();
-            cluster = Some(opened);
-        }
-        database::beside(&settings.database_url.parse()?, suffix).await?;
-        let (address, options) = settings.database_url.split_once('?').unwrap_or((&settings.database_url, ""));
-        format!("{address}{suffix}?{options}").trim_end_matches('?').clone_into(&mut settings.database_url);
-        Ok(Self { settings, cluster })
-    }
-}
-
-/// One line with both sides and the ratio.
-fn print_ratio(what: &str, ours: (f64, &str), theirs: (f64, &str), bounds: &str) {
-    let (ratio, unit) = (ours.0 / theirs.0, ours.1);
-    println!("{what}: {:.2} {unit} | {}: {:.2} {unit} | ratio {ratio:.2} ({bounds})", ours.0, theirs.1, theirs.0);
-}
-
-/// The middle one.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -12,8 +12,9 @@ use sqlx::{Connection, PgConnection};
 
 use crate::{
     Failure,
-    http::{Client, search_path, throughput},
+    http::{Client, search_path},
     texts::Texts,
+    throughput::throughput,
 };
 
 /// Long enough for pools and allocator to reach their size.

@@ -17,11 +17,12 @@ use doc_server::{
 
 use crate::{
     Failure,
-    http::{search_path, serve, throughput},
+    http::{search_path, serve},
     median,
     pgbench::{Pgbench, Statements},
     print_ratio,
     texts::Texts,
+    throughput::throughput,
 };
 
 /// Different searches on both sides; pgbench takes 128 scripts at most.

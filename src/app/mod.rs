@@ -73,6 +73,9 @@ impl Error {
     }
 }
 
+/// A person at a terminal rather waits for a busy database than tries again; a server's caller is told to come back.
+const PATIENCE_MS: u64 = 5_000;
+
 /// Reads the command line and the settings, and plays the role they name.
 ///
 /// # Errors
@@ -88,7 +91,10 @@ pub async fn run() -> Result<(), Error> {
         _ => {}
     }
     let file = arguments.settings.config.as_deref().map(Path::to_owned);
-    let settings = Settings::read(file.as_deref(), &arguments.settings.overrides(&arguments.command))?;
+    let mut settings = Settings::read(file.as_deref(), &arguments.settings.overrides(&arguments.command))?;
+    if !matches!(arguments.command, Command::Serve(_)) {
+        settings.database_acquire_timeout_ms = settings.database_acquire_timeout_ms.max(PATIENCE_MS);
+    }
     telemetry::install(settings.log_format, &log_filter(&settings, &arguments.command))?;
     match arguments.command {
         Command::Serve(flags) => serve::run(settings, &flags).await,

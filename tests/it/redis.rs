@@ -268,7 +268,7 @@ async fn a_primary_that_became_a_replica_is_left_for_the_new_one() {
         second.ask::<bool>(&Cmd::exists(name(&text).as_str())).await
     })
     .await;
-    assert!(tier.holds(&name("before"), "body").await);
+    eventually("what was there before is read", async || tier.holds(&name("before"), "body").await).await;
     assert!(matches!(tier.try_lease(&name("before"), HOUR).await, Lease::Held(_)));
 }
 

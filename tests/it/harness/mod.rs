@@ -46,7 +46,6 @@ use self::{database::Database, faulty::Proxy, pooler::Pooler};
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is changed of the usual server.
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one switch of a test")]
 pub struct Builder {
