@@ -123,9 +123,9 @@ impl Holders {
     }
 
     /// Of the processes in `asked`, only those in `busy` are at work. Whoever waits for another one the second time is told
-    /// to give up.
-    pub fn looked(&self, asked: &[i32], busy: &[i32]) {
-        let mut register = self.lock();
+    /// to give up. Returns whether anybody was.
+    pub fn looked(&self, asked: &[i32], busy: &[i32]) -> bool {
+        let (mut register, mut any) = (self.lock(), false);
         for holder in register.holders.values_mut() {
             let Some(process) = holder.process.filter(|process| holder.role == Role::Read && asked.contains(process))
             else {
@@ -135,9 +135,11 @@ impl Holders {
             if at_rest && holder.suspect {
                 tracing::warn!(holder = holder.name, "waits for an answer that the server is not making; giving up");
                 holder.gave_up.cancel();
+                any = true;
             }
             holder.suspect = at_rest;
         }
+        any
     }
 
     /// How often to look for those over the bound.

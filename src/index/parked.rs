@@ -162,14 +162,15 @@ impl Parking {
 
     /// Closes what is not in use without a word to the server, which may be away.
     pub fn drop_idle(&self) {
-        self.drop_parked_before(Instant::now());
+        self.drop_idle_before(Instant::now());
+    }
+
+    /// Closes what was connected before `moment` and is not in use, and the pool's own: it may have died as another did
+    /// then.
+    pub fn drop_idle_before(&self, moment: Instant) {
         while let Some(connection) = self.0.pool.try_acquire() {
             drop(connection.detach());
         }
-    }
-
-    /// Closes what has waited here since before `moment`: it may have died as another did then.
-    pub fn drop_parked_before(&self, moment: Instant) {
         let mut parked = self.lock();
         let old: Vec<Parked> =
             parked.iter_mut().flat_map(|all| all.extract_if(.., |parked| parked.since <= moment)).collect();

@@ -252,9 +252,11 @@ impl Pools {
         self.holders.quiet()
     }
 
-    /// Of the processes in `asked`, only those in `busy` are at work.
+    /// Of the processes in `asked`, only those in `busy` are at work. Where a socket has died, idle ones may have too.
     pub(super) fn looked(&self, asked: &[i32], busy: &[i32]) {
-        self.holders.looked(asked, busy);
+        if self.holders.looked(asked, busy) {
+            self.drop_idle();
+        }
     }
 
     /// Gives up all connections of searches: the path to the server was dead, and a new connection is not.

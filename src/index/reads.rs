@@ -79,7 +79,7 @@ impl Pools {
         let seen = self.on_primary(holder, &read).await?;
         if !seen.complete {
             // Cleaned up meanwhile, or these connections lead to a server that is the primary no more.
-            self.searches.drop_parked_before(Instant::now());
+            self.searches.drop_idle_before(Instant::now());
         }
         Ok(seen)
     }
@@ -120,7 +120,7 @@ impl Pools {
             }
             self.may_try_again(error, "primary", holder)?;
             // What idled meanwhile has most likely died too.
-            self.searches.drop_parked_before(taken);
+            self.searches.drop_idle_before(taken);
             tokio::time::sleep(retry::pause(attempt)).await;
         }
     }
