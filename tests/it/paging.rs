@@ -32,6 +32,8 @@ async fn walk(app: &TestApp, parameters: &str) -> Vec<Value> {
 async fn walking_all_pages_gives_each_result_once_a_thousand_deep() {
     let app = TestApp::start().await;
     app.ingest(&borrowed(&many_pages(1_050)), "many", "1.0.0").await;
+    // An analyze between two pages may bring another plan, which puts equals at the last place in another order.
+    app.execute("analyze").await;
     for mode in ["hybrid", "vector", "vector&exact=true", "keyword"] {
         let parameters = format!("query=common+page&mode={mode}&content=none");
         let by_hundred = walk(&app, &format!("{parameters}&match_count=100")).await;

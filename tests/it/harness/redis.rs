@@ -132,9 +132,10 @@ impl Redis {
         }
     }
 
-    /// A section of what it says of itself.
+    /// A section of what it says of itself; empty when it does not answer.
     pub async fn info(&self, section: &str) -> String {
-        self.ask(cmd("INFO").arg(section)).await
+        // Always asked until something shows: a server that changes its role ends its connections.
+        self.try_ask(cmd("INFO").arg(section)).await.unwrap_or_default()
     }
 
     /// The port of the node that has a slot of the cluster, as far as this node knows.
