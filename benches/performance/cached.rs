@@ -42,6 +42,8 @@ pub async fn run(ground: &Ground<'_>) -> Result<(), Failure> {
         let hits = hits()? - before;
         check(hits >= asked, || format!("{asked} answers, but {hits} hits in memory"))?;
         println!("cached: {} bytes; rounds {ours:.0?} | {theirs:.0?}", body.len());
+        let costs = ((median(costs.0), "µs"), (median(costs.1), "nginx"));
+        print_ratio("cached search, processor time a request", costs.0, costs.1, "no bound");
         print_ratio(
             "cached search, wrk -t2 -c64",
             (median(ours), "/s"),

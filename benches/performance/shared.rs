@@ -14,6 +14,9 @@ use crate::{
 /// Both sides take turns so many times, and the middle one counts.
 const ROUNDS: usize = 3;
 
+/// Clients that fill Redis and look whether all is there: so few that none waits for a connection to the database.
+const CLIENTS: usize = 4;
+
 /// One measurement.
 const TIME: Duration = Duration::from_secs(5);
 
@@ -29,7 +32,7 @@ pub async fn run(ground: &Ground<'_>) -> Result<(), Failure> {
         let url = format!("redis://{}", redis.address);
         let server = start(&settings, &url)?;
         let order = load::once(&paths);
-        load::drive(server.address, (&paths, &order), 16, None)?;
+        load::drive(server.address, (&paths, &order), CLIENTS, None)?;
         // Answers are written behind their callers, each beside its query's vector.
         for _ in 0..1_000 {
             if redis.ask("DBSIZE")?.parse::<usize>()? >= 2 * paths.len() {
@@ -52,7 +55,7 @@ fn start(settings: &Settings, url: &str) -> Result<Server, Failure> {
 fn check_hits(server: &Server, (paths, order): (&std::sync::Arc<Vec<String>>, &load::Order)) -> Result<(), Failure> {
     let hits = || server.count("doc_server_cache_requests_total", "cache=\"results\",layer=\"l2\",outcome=\"hit\"");
     let before = (hits()?, server.searches()?);
-    let load = load::drive(server.address, (paths, order), 4, None)?;
+    let load = load::drive(server.address, (paths, order), CLIENTS, None)?;
     let (hits, searches) = (hits()? - before.0, server.searches()? - before.1);
     println!("shared: {} requests | {hits} hits in Redis, {searches} database searches (must 0)", load.answered);
     check((hits, searches) == (load.answered as u64, 0), || "not every answer came from Redis".to_owned())

@@ -64,6 +64,10 @@ pub async fn prepare(settings: &Settings, texts: &Texts, size: Size) -> Result<(
     .fetch_one(&mut connection)
     .await?;
     if found.as_deref() == Some(&*wanted) {
+        // It may have been made by an older release.
+        let app = App::open(settings).await?;
+        app.index.migrate().await?;
+        app.close().await;
         return Ok(());
     }
     let started = Instant::now();
