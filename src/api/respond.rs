@@ -4,7 +4,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
 use bytes::Bytes;
@@ -12,6 +12,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{error::Error, index};
+
+/// Where an answer came from.
+pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// How long a caller should wait when the database or the model is busy or away: about what a restart takes.
 const RETRY_AFTER_SECONDS: u32 = 1;

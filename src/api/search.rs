@@ -23,7 +23,6 @@ use crate::{
 };
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// More patterns are no search but a list.
 const MAX_SOURCES: usize = 100;
@@ -143,7 +142,7 @@ async fn answer(state: &State, fields: Fields, conditions: &HeaderMap) -> Result
         response.headers_mut().remove(header::CONTENT_TYPE);
     }
     let headers = response.headers_mut();
-    headers.insert(X_CACHE, HeaderValue::from_static(x_cache(outcome.served)));
+    headers.insert(respond::X_CACHE, HeaderValue::from_static(x_cache(outcome.served)));
     if let Some(age) = outcome.age {
         headers.insert(header::AGE, age.as_secs().into());
     }

@@ -3,7 +3,7 @@
 use axum::{
     body::Body,
     extract::{RawQuery, Request, State as Shared},
-    http::{Response, StatusCode},
+    http::{HeaderValue, Response, StatusCode},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -164,7 +164,7 @@ pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuer
     let limit = fields.integer("limit", 1..=1_000).unwrap_or(DEFAULT_LIMIT);
     let cursor = fields.text("cursor", 1..=256);
     fields.finish()?;
-    let catalog = state.search.catalog().await?;
+    let (catalog, confirmed) = state.search.catalog_or_last().await?;
     let matches = |source: &&catalog::Source| {
         let holds = |text: &String| {
             [&*source.source_id, &source.title, &source.summary].iter().any(|field| field.to_lowercase().contains(text))
@@ -178,7 +178,8 @@ pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuer
     let more = sources.len() > limit;
     sources.truncate(limit);
     let next_cursor = more.then(|| sources.last().map(|last| last.source_id.clone())).flatten();
-    respond::json(&SourceList { count: sources.len(), sources, next_cursor })
+    let list = SourceList { count: sources.len(), sources, next_cursor };
+    respond::json(&list).map(|response| marked(response, confirmed))
 }
 
 /// Show one source.
@@ -197,9 +198,17 @@ pub async fn get_source(
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     refuse_parameters(query.as_deref())?;
-    let catalog = state.search.catalog().await?;
+    let (catalog, confirmed) = state.search.catalog_or_last().await?;
     let source = find(&catalog, &source_id)?;
-    respond::json(&SourceBody::from(source))
+    respond::json(&SourceBody::from(source)).map(|response| marked(response, confirmed))
+}
+
+/// Says so where the database could not confirm what is told.
+fn marked(mut response: Response<Body>, confirmed: bool) -> Response<Body> {
+    if !confirmed {
+        response.headers_mut().insert(respond::X_CACHE, HeaderValue::from_static("stale"));
+    }
+    response
 }
 
 /// What can be changed of a source, as the description shows it.

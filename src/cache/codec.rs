@@ -37,8 +37,6 @@ pub enum Kind {
     Results,
     /// Vectors of query texts.
     Vectors,
-    /// Read models, such as the list of sources.
-    Sources,
 }
 
 impl Kind {
@@ -48,7 +46,6 @@ impl Kind {
         match self {
             Self::Results => "results",
             Self::Vectors => "vectors",
-            Self::Sources => "sources",
         }
     }
 
@@ -56,7 +53,6 @@ impl Kind {
         match self {
             Self::Results => 1,
             Self::Vectors => 2,
-            Self::Sources => 3,
         }
     }
 }

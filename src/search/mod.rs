@@ -209,6 +209,14 @@ impl Search {
         Ok(self.path.stages.index.catalog().await?)
     }
 
+    /// The same, and whether the database has confirmed it: while it is away, the last one read, for the stale window.
+    ///
+    /// # Errors
+    /// When the stale window is over too.
+    pub async fn catalog_or_last(&self) -> Result<(Arc<Catalog>, bool), Error> {
+        Ok(self.path.stages.index.catalog_or_last(self.path.config.cache.lifetime.stale).await?)
+    }
+
     /// Answers `query` as JSON. `has` says whether the caller holds the body of this key: then it is not made for nothing.
     ///
     /// # Errors

@@ -196,6 +196,10 @@ async fn kept_answers_are_given_as_stale_while_the_database_is_away_for_a_bounde
     let age = kept.header("age").parse::<u64>().unwrap();
     assert!(age.abs_diff(made.elapsed().as_secs()) <= 1, "its true age: {age} s, not {:?}", made.elapsed());
     assert_eq!(app.get("/api/search?query=never+asked").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    for path in ["/api/sources", "/api/sources/guide"] {
+        let sources = app.get(path).await;
+        assert_eq!((sources.status, sources.header("x-cache")), (StatusCode::OK, "stale"), "{path}");
+    }
     within(Duration::from_secs(5), "the stale window ends", async || {
         app.get(SEARCH).await.status == StatusCode::SERVICE_UNAVAILABLE
     })
