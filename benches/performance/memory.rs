@@ -1,6 +1,6 @@
 //! Bounded memory: a million different questions pass through a server, whose caches hold some ten thousand.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{Ground, Served, blocking, check, load, server::Server};
 use crate::{Failure, http::search_path, texts::Texts};
@@ -26,19 +26,18 @@ pub async fn run(ground: &Ground<'_>) -> Result<(), Failure> {
     let (settings, texts) = (ground.small.clone(), questions(&ground.texts));
     blocking(move || {
         let server = Server::start(&settings, &[])?;
-        let mut line = format!("memory, MB by keys: 0: {:.0}", server.resident()?);
+        println!("memory: {:.0} MB before the first key", server.resident()?);
         let mut read = Vec::new();
         for step in 0..KEYS / STEP {
             let paths = Arc::new((0..STEP).map(|nth| path(&texts, step * STEP + nth)).collect::<Vec<_>>());
             load::drive(server.address, (&paths, &load::once(&paths)), CLIENTS, None)?;
             read.push(server.resident()?);
-            let _ = write!(line, ", {}k: {:.0}", (step + 1) * STEP / 1_000, server.resident()?);
+            println!("memory: {:.0} MB after {} keys", server.resident()?, (step + 1) * STEP);
         }
         // Sizes are counted once a second.
         std::thread::sleep(Duration::from_secs(2));
         let [results, vectors] = ["results", "vectors"].map(|kind| server.count("doc_server_cache_bytes", kind));
         let (results, vectors) = (results?, vectors?);
-        println!("{line}");
         let (first, last) = (read[1], read[read.len() - 1]);
         println!(
             "memory: {last:.0} MB after {KEYS} keys | {first:.0} MB after {} | ratio {:.3} (flat); weight {} of {} and {} of {} bytes",
