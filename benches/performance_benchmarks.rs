@@ -14,7 +14,7 @@
 //! cargo bench --bench performance_benchmarks -- --texts FOLDER …   chunks from FOLDER/corpus.jsonl
 //! ```
 //!
-//! `layout` makes 200,000 chunks and takes most of an hour, so it runs only when named. nginx, wrk and redis-benchmark come from
+//! `layout` makes 260,000 chunks, which takes long, so it runs only when named. nginx, wrk and redis-benchmark come from
 //! `scripts/setup bench`; a part that lacks one says so. Databases are made beside the configured one and kept.
 //!
 //! Under `cargo test` it checks counts instead, never times: the same parts on little data, beside the throw-away Postgres of
