@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     fmt::Debug,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use axum::http::Method;
@@ -77,6 +77,10 @@ impl Visit for Text {
 
 /// Runs a test on a runtime whose threads all tell their statements.
 fn counting(test: impl AsyncFnOnce(Statements)) {
+    // With one listener alone, tracing asks the thread that meets an event first whether anybody listens there, and another
+    // test's thread says no for good. With two it asks them both.
+    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(registry()));
+    LazyLock::force(&ANOTHER);
     let statements = Statements::default();
     let listener = Dispatch::new(registry().with(statements.clone()));
     let on_thread = listener.clone();
