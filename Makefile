@@ -43,7 +43,8 @@ bench: ## Run the benchmarks, beside a throw-away Postgres
 
 load: ## Hold the API to its contract with k6 (SHORT=1 for a quick look, BASE_URL=… for a running server)
 	scripts/setup test
-	$(cargo) build $(flags)
+	@# Built as the tests build it: without their features cargo would compile most dependencies a second time.
+	$(cargo) test $(flags) --no-run --test it
 	scripts/load
 
 clean: ## Remove what was built; the data directory and .tools/ stay

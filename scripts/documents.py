@@ -20,8 +20,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def metadata():
-    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--offline"]
-    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+    # Set-up fetched the crates of this machine's platform; those of others may be missing.
+    host = next(line[6:] for line in run("rustc", "--version", "--verbose").splitlines() if line.startswith("host: "))
+    options = ["--format-version", "1", "--locked", "--offline", "--filter-platform", host]
+    return json.loads(run("cargo", "metadata", *options))
+
+
+def run(*command):
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def readme(package):
