@@ -61,6 +61,7 @@ def licensed(expression, allowed):
 def problems(policy, tree):
     """One line per broken rule."""
     allowed = set(policy["licenses"]["allow"])
+    exceptions = {entry["crate"]: set(entry["allow"]) for entry in policy["licenses"]["exceptions"]}
     banned = {entry["crate"]: entry["reason"] for entry in policy["bans"]["deny"]}
     own = set(tree["workspace_members"])
     # Everything comes from the one registry that serde comes from: no git repositories, no folders, no second registry.
@@ -69,7 +70,7 @@ def problems(policy, tree):
         crate = f"{package['name']} {package['version']}"
         if package["name"] in banned:
             yield f"{crate} is banned: {banned[package['name']]}"
-        if not licensed(package["license"] or "none", allowed):
+        if not licensed(package["license"] or "none", allowed | exceptions.get(package["name"], set())):
             yield f"{crate} has the licence {package['license']}, which deny.toml does not allow"
         if package["id"] not in own and package["source"] != registry:
             yield f"{crate} comes from {package['source'] or package['manifest_path']}, not from the public registry"

@@ -1,0 +1,76 @@
+//! What each setting is when nobody says otherwise.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use super::{EmbedProvider, Secret, Settings};
+use crate::{
+    cache::{self, shared},
+    embed, index,
+    runtime::telemetry::LogFormat,
+    search,
+};
+
+impl Default for Settings {
+    fn default() -> Self {
+        let (pool, cache) = (index::pool::Config::default(), cache::Config::default());
+        Self {
+            bind: (Ipv4Addr::LOCALHOST, 8051).into(),
+            admin_bind: (Ipv4Addr::LOCALHOST, 9051).into(),
+            data_dir: default_data_dir(),
+            database_url: String::new(),
+            database_direct_url: String::new(),
+            database_read_urls: String::new(),
+            database_replica_max_lag_ms: 1_000,
+            postgres_dir: None,
+            database_read_connections: pool.read_connections,
+            database_write_connections: pool.write_connections,
+            database_acquire_timeout_ms: 250,
+            database_statement_timeout_ms: 10_000,
+            database_leak_after_ms: 30_000,
+            ef_search: pool.ef_search,
+            ivfflat_probes: pool.ivfflat_probes,
+            redis_url: Secret::default(),
+            redis_mode: shared::Mode::Single,
+            redis_sentinel_master: String::new(),
+            redis_sentinel_password: Secret::default(),
+            redis_connections: 3,
+            redis_timeout_ms: 50,
+            embed_provider: EmbedProvider::Local,
+            onnxruntime: None,
+            model_dir: None,
+            model_hub: String::new(),
+            model_manifest: None,
+            model_precision: embed::Precision::Int8,
+            embed_sessions: 2,
+            embed_queue_capacity: 1_024,
+            embed_timeout_ms: 3_000,
+            embed_url: String::new(),
+            embed_api_key: Secret::default(),
+            embed_model: String::new(),
+            embed_dimensions: 0,
+            cache_bytes: cache.result_bytes,
+            cache_vector_bytes: cache.vector_bytes,
+            cache_ttl_s: cache.lifetime.ttl.as_secs(),
+            cache_stale_s: cache.lifetime.stale.as_secs(),
+            cache_shared_ttl_s: cache.shared_ttl.as_secs(),
+            cache_warm_searches: search::Config::default().warm_searches,
+            max_searches: search::Config::default().max_flights,
+            max_file_bytes: 5 * 1024 * 1024,
+            max_body_bytes: 1024 * 1024,
+            retention_s: 15 * 60,
+            log_level: "info".to_owned(),
+            log_format: LogFormat::Pretty,
+        }
+    }
+}
+/// The data home of the user, or the system's for root: Postgres runs as another account there, which cannot enter
+/// `/root`.
+fn default_data_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if root {
+        return PathBuf::from("/var/lib/doc-server");
+    }
+    let given = std::env::var_os("XDG_DATA_HOME").filter(|folder| !folder.is_empty());
+    given.map_or_else(|| home().join(".local/share"), PathBuf::from).join("doc-server")
+}

@@ -1,0 +1,206 @@
+//! Settings: defaults, then the settings file, then `DOC_SERVER_*` in the environment, then flags; the later wins.
+//!
+//! Every setting is one key of [`Settings`], with the same name in the file (`data_dir = "…"`), in the environment
+//! (`DOC_SERVER_DATA_DIR`) and as a flag where there is one (`--data-dir`). An unknown key or a value that cannot be used
+//! is refused at start with the key's name.
+
+mod check;
+mod defaults;
+mod stages;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::{cache::shared, embed, runtime::telemetry::LogFormat};
+
+/// Variables of the same prefix that are not settings: they belong to the tests, to the choice of the file, and to Kubernetes,
+/// which describes a Service called `doc-server` to every container beside it.
+const OTHER_VARIABLES: [&str; 4] = ["DOC_SERVER_TEST_", "DOC_SERVER_CONFIG", "DOC_SERVER_SERVICE_", "DOC_SERVER_PORT"];
+
+/// Every setting.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where the API listens.
+    pub bind: SocketAddr,
+    /// Where metrics and probes listen.
+    pub admin_bind: SocketAddr,
+    /// Holds the embedded database, the model and the libraries. Default: the user's data home, or
+    /// `/var/lib/doc-server` as root.
+    pub data_dir: PathBuf,
+    /// `postgres://…`; empty runs the embedded database.
+    pub database_url: String,
+    /// The way past a pooler in transaction mode (`PgBouncer`), when `database_url` leads to one: listening, locks, migrations and index
+    /// builds take it. Empty when there is no pooler.
+    pub database_direct_url: String,
+    /// Streaming replicas, comma-separated: searched in turn while they keep up.
+    pub database_read_urls: String,
+    /// How far a replica may lag and still be searched.
+    pub database_replica_max_lag_ms: u64,
+    /// Binaries of the embedded database. Default: `runtime/postgres` in the data directory.
+    pub postgres_dir: Option<PathBuf>,
+    /// Connections for searches.
+    pub database_read_connections: u32,
+    /// Connections for imports and administration.
+    pub database_write_connections: u32,
+    /// The longest a request waits for a connection.
+    pub database_acquire_timeout_ms: u64,
+    /// The longest a search statement runs.
+    pub database_statement_timeout_ms: u64,
+    /// A search that holds a connection longer is reported as a leak; a write may hold one twice as long.
+    pub database_leak_after_ms: u64,
+    /// Candidates an HNSW scan keeps.
+    pub ef_search: u16,
+    /// Lists an `IVFFlat` scan reads.
+    pub ivfflat_probes: u16,
+    /// `redis://…` or `rediss://…`, with commas between several; empty uses no Redis. May hold a password.
+    pub redis_url: Secret,
+    /// `single`, `cluster` or `sentinel`.
+    pub redis_mode: shared::Mode,
+    /// The name under which sentinels know the primary.
+    pub redis_sentinel_master: String,
+    /// The password of the sentinels themselves.
+    pub redis_sentinel_password: Secret,
+    /// Connections to Redis that are held open.
+    pub redis_connections: usize,
+    /// The longest a lookup in Redis takes.
+    pub redis_timeout_ms: u64,
+    /// `local`, `remote` or `fake` (for tests: no meaning, only words).
+    pub embed_provider: EmbedProvider,
+    /// `libonnxruntime.so`. Default: `runtime/onnxruntime` in the data directory.
+    pub onnxruntime: Option<PathBuf>,
+    /// Holds `model.onnx`, `model_int8.onnx` and the tokenizer. Default: `runtime/models/all-MiniLM-L6-v2` in the data
+    /// directory.
+    pub model_dir: Option<PathBuf>,
+    /// Address below which the files of `model_manifest` are fetched when `model_dir` lacks them; empty fetches nothing.
+    pub model_hub: String,
+    /// Lists the model's files as `sha256sum` does: a checksum, two spaces, a path below `model_hub`.
+    pub model_manifest: Option<PathBuf>,
+    /// `int8` or `f32`.
+    pub model_precision: embed::Precision,
+    /// Texts the local model computes at once.
+    pub embed_sessions: usize,
+    /// Texts that may wait for the model.
+    pub embed_queue_capacity: usize,
+    /// The longest a search waits for its vector.
+    pub embed_timeout_ms: u64,
+    /// Base address of an OpenAI-style provider.
+    pub embed_url: String,
+    /// Its key.
+    pub embed_api_key: Secret,
+    /// Its model.
+    pub embed_model: String,
+    /// Numbers in its vectors; 0 takes what the first answer has.
+    pub embed_dimensions: usize,
+    /// Memory for answers; 0 keeps none.
+    pub cache_bytes: u64,
+    /// Memory for the vectors of queries; 0 keeps none.
+    pub cache_vector_bytes: u64,
+    /// How long an answer lives in this process.
+    pub cache_ttl_s: u64,
+    /// How much longer it is given, marked stale, while it cannot be made anew.
+    pub cache_stale_s: u64,
+    /// How long an answer lives in Redis.
+    pub cache_shared_ttl_s: u64,
+    /// Searches of the last run that are asked again at a start; 0 asks none.
+    pub cache_warm_searches: usize,
+    /// Different searches that are computed at once.
+    pub max_searches: usize,
+    /// The largest file that is imported.
+    pub max_file_bytes: u64,
+    /// The largest request body.
+    pub max_body_bytes: usize,
+    /// How long replaced documents stay readable for searches and cursors that began before.
+    pub retention_s: u64,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level` pairs.
+    pub log_level: String,
+    /// `json` or `pretty`.
+    pub log_format: LogFormat,
+}
+
+/// A value that is never printed.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.0.is_empty() { "unset" } else { "set" })
+    }
+}
+
+/// Who embeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbedProvider {
+    /// The model of `model_dir`, in this process.
+    #[default]
+    Local,
+    /// The provider at `embed_url`.
+    Remote,
+    /// Hashed words: for tests.
+    Fake,
+}
+/// The parts of a comma-separated list.
+fn addresses(urls: &str) -> impl Iterator<Item = &str> {
+    urls.split(',').map(str::trim).filter(|url| !url.is_empty())
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file, the environment or a flag does not parse.
+    #[error("bad settings: {0}")]
+    Unreadable(String),
+    /// A value out of its range.
+    #[error("{setting}: {message}")]
+    Invalid {
+        /// The key.
+        setting: &'static str,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+}
+
+impl From<shared::Error> for Error {
+    fn from(error: shared::Error) -> Self {
+        Self::Invalid { setting: error.setting, message: error.message }
+    }
+}
+
+impl Settings {
+    /// Reads them: `file` (it must exist when named), the environment, then `flags`.
+    ///
+    /// # Errors
+    /// Names the key and the reason.
+    pub fn read(file: Option<&Path>, flags: &[(&'static str, String)]) -> Result<Self, Error> {
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
+        }
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with("DOC_SERVER_"))
+            .filter(|(name, _)| !OTHER_VARIABLES.iter().any(|other| name.starts_with(other)))
+            .collect();
+        let environment = config::Environment::with_prefix("DOC_SERVER")
+            .prefix_separator("_")
+            .try_parsing(true)
+            .source(Some(variables));
+        builder = builder.add_source(environment);
+        for (key, value) in flags {
+            builder =
+                builder.set_override(*key, value.as_str()).map_err(|error| Error::Unreadable(error.to_string()))?;
+        }
+        let settings: Self = builder
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| Error::Unreadable(error.to_string()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+}
