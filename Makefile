@@ -20,17 +20,20 @@ setup: ## Set up everything that running and testing need
 test: ## Set up and run every test that ends within 20 minutes
 	scripts/setup test
 	scripts/with-postgres $(cargo) test $(flags) --no-fail-fast
+	scripts/with-postgres scripts/check_container
+	scripts/with-postgres scripts/check_monitoring
 
 test-long: ## The soaks and long fault runs too
 	scripts/setup test
 	scripts/with-postgres $(cargo) test $(flags) --no-fail-fast -- --include-ignored
 
-lint: ## Formatting, clippy, rustdoc, dependency policy, scripts and workflow
+lint: ## Formatting, clippy, rustdoc, dependency policy, manifests, scripts and workflow
 	scripts/setup lint
 	$(cargo) fmt --check
 	$(cargo) clippy $(flags) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(cargo) doc $(flags) --no-deps --document-private-items
 	scripts/check_dependencies.py
+	scripts/check_manifests
 	.tools/bin/shellcheck $(shell_scripts)
 	.tools/bin/zizmor --offline --quiet .github/workflows
 
