@@ -28,8 +28,7 @@ ARG MODEL_PRECISION=int8
 WORKDIR /build
 COPY scripts scripts
 ENV DOC_SERVER_DATA_DIR=/opt/doc-server
-# An address stands for "Postgres is elsewhere", so that none is installed.
-RUN DOC_SERVER_DATABASE_URL=postgres://elsewhere scripts/setup run && \
+RUN scripts/setup image && \
     rm -f /opt/doc-server/.setup-lock && \
     if [ "$MODEL_PRECISION" = int8 ]; then rm /opt/doc-server/runtime/models/*/model.onnx; fi
 
