@@ -25,12 +25,13 @@ test-long: ## The soaks and long fault runs too
 	scripts/setup test
 	scripts/with-postgres $(cargo) test $(flags) --no-fail-fast -- --include-ignored
 
-lint: ## Formatting, clippy, rustdoc, dependency policy, scripts and workflow
+lint: ## Formatting, clippy, rustdoc, dependency policy, scripts, load suite and workflow
 	scripts/setup lint
 	$(cargo) fmt --check
 	$(cargo) clippy $(flags) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(cargo) doc $(flags) --no-deps --document-private-items
 	scripts/check_dependencies.py
+	scripts/check_load
 	.tools/bin/shellcheck $(shell_scripts)
 	.tools/bin/zizmor --offline --quiet .github/workflows
 
@@ -41,7 +42,7 @@ bench: ## Run the benchmarks, beside a throw-away Postgres
 	scripts/setup bench
 	scripts/with-postgres $(cargo) bench --locked
 
-load: ## Hold the API to its contract with k6 (SHORT=1 for a quick look, BASE_URL=… for a running server)
+load: ## Load the server with k6: its contract, or SCENARIO=… (SHORT=1 for a quick look, BASE_URL=… for a running server)
 	scripts/setup test
 	$(cargo) build $(flags)
 	scripts/load

@@ -151,7 +151,8 @@ def build_queries(folder, environment):
 
 def length_of(script, environment):
     """Seconds that k6 says the run lasts at most."""
-    command = [K6, "inspect", "--execution-requirements", str(script)]
+    # Without the flag it would read the script as if no variable were set.
+    command = [K6, "inspect", "--include-system-env-vars", "--execution-requirements", str(script)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         die(f"k6 cannot read {script}, see above")

@@ -9,8 +9,9 @@ const empty = new Set(('a an and are as at be but by can do for from has have if
 // How often a query has one, two, … five words, of twenty.
 const lengths = [1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5];
 
-// Passes over the text; each takes another phrase at most places.
-const passes = 8;
+// A pass over the text begins a phrase at one word in four. After 24 of them few new ones come, however small the text.
+const passes = 24;
+const apart = 4;
 
 // Letters of any language; k6 knows no \p{L}, so all but the blocks of marks, arrows and boxes count as letters.
 const letter = 'A-Za-z\\u00c0-\\u1fff\\u2c00-\\u2dff\\u3040-\\ud7ff';
@@ -48,13 +49,16 @@ export function phrases(texts, count, seed) {
   const found = new Map();
   for (let pass = 0; pass < passes && found.size < count; pass++) {
     for (const words of lines) {
-      const length = Math.min(words.length, lengths[Math.floor(random() * lengths.length)]);
-      const start = Math.floor(random() * (words.length - length + 1));
-      const query = trimmed(words.slice(start, start + length)).join(' ');
-      // The server takes queries that differ in case alone for one.
-      if (query && query.length <= 200 && !found.has(query.toLowerCase())) found.set(query.toLowerCase(), query);
+      for (let taken = 0; taken < words.length; taken += apart) {
+        const length = Math.min(words.length, lengths[Math.floor(random() * lengths.length)]);
+        const start = Math.floor(random() * (words.length - length + 1));
+        const query = trimmed(words.slice(start, start + length)).join(' ');
+        // The server takes queries that differ in case alone for one.
+        const key = query.toLowerCase();
+        if (query && query.length <= 200 && !found.has(key)) found.set(key, query);
+      }
       if (found.size >= count) break;
     }
   }
-  return shuffle([...found.values()], random);
+  return shuffle([...found.values()], random).slice(0, count);
 }

@@ -12,11 +12,15 @@ export const wanted = 30000;
 // With fewer the caches answer nearly all, and the run says nothing of searching.
 const least = 1000;
 
-const own = ['README', 'CONTRIBUTING', 'docs/api', 'docs/architecture', 'docs/observability', 'docs/operations',
-  'docs/settings', 'docs/performance/benchmarks', 'docs/performance/optimization-guide',
-  ...['0001-validity-ranges', '0002-narrow-tables', '0003-words-and-fusion', '0004-int8-per-channel',
-    '0005-onnx-runtime-directly', '0006-parked-connections', '0007-keys-not-invalidation', '0008-flights-are-tasks',
-  ].map((name) => `docs/decisions/${name}`)];
+const own = [
+  ...['README', 'CONTRIBUTING', 'CHANGELOG', 'docs/api', 'docs/architecture', 'docs/observability', 'docs/operations',
+    'docs/settings', 'docs/performance/benchmarks', 'docs/performance/load-testing', 'docs/performance/optimization-guide',
+    ...['README', '0001-validity-ranges', '0002-narrow-tables', '0003-words-and-fusion', '0004-int8-per-channel',
+      '0005-onnx-runtime-directly', '0006-parked-connections', '0007-keys-not-invalidation', '0008-flights-are-tasks',
+    ].map((name) => `docs/decisions/${name}`),
+  ].map((name) => `${name}.md`),
+  'docs/openapi.json',
+];
 
 function openIfThere(path) {
   try {
@@ -29,7 +33,7 @@ function openIfThere(path) {
 function load() {
   const lines = __ENV.QUERIES
     ? open(__ENV.QUERIES).split('\n').filter((line) => line)
-    : phrases(own.map((name) => openIfThere(import.meta.resolve(`../../${name}.md`))), wanted, seed);
+    : phrases(own.map((name) => openIfThere(import.meta.resolve(`../../${name}`))), wanted, seed);
   if (lines.length < least) throw new Error(`${lines.length} different queries, at least ${least} are needed`);
   return lines;
 }

@@ -4,8 +4,11 @@ import { outcomes, stages } from './thresholds.js';
 
 function round(value) {
   if (value === undefined) return '-';
-  return Number.isInteger(value) || value >= 100 ? value.toFixed(0) : value.toFixed(2);
+  return Number.isInteger(value) || value >= 100 ? value.toFixed(0) : value.toFixed(value < 0.1 ? 4 : 2);
 }
+
+// Below that it is the caches that fill, not a leak.
+const growthFrom = 300;
 
 export function table(head, rows) {
   if (rows.length === 0) return `  ${head[0]}: none`;
@@ -60,7 +63,7 @@ function text(data, name, more) {
     parts.push(table(['server process', 'min', 'avg', 'max'],
       process.map((each) => [each, values(data, each).min, values(data, each).avg, values(data, each).max])));
     const growth = values(data, 'server_growth_mb_per_min').value;
-    if (growth !== undefined) parts.push(`  growth of resident memory after the first quarter: ${growth.toFixed(2)} MB/min`);
+    if (growth !== undefined && duration >= growthFrom) parts.push(`  growth of resident memory after the first quarter: ${growth.toFixed(2)} MB/min`);
   }
   if (more) parts.push(more);
   parts.push(table(['threshold', 'on', 'rule', 'was'], judged(data)));
