@@ -149,16 +149,25 @@ def build_queries(folder, environment):
     return path
 
 
+def in_seconds(text):
+    units = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)(ms|h|m|s)", text or ""))
+
+
 def length_of(script, environment):
-    """Seconds that k6 says the run lasts at most."""
-    # Without the flag it would read the script as if no variable were set.
-    command = [K6, "inspect", "--include-system-env-vars", "--execution-requirements", str(script)]
+    """Seconds from the first stage to the end of the last."""
+    # Without the flag k6 would read the script as if no variable were set.
+    command = [K6, "inspect", "--include-system-env-vars", str(script)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         die(f"k6 cannot read {script}, see above")
-    text = json.loads(done.stdout)["totalDuration"]
-    units = {"h": 3600, "m": 60, "s": 1, "ms": 0.001}
-    return sum(float(number) * units[unit] for number, unit in re.findall(r"([0-9.]+)(ms|h|m|s)", text))
+    options = json.loads(done.stdout)
+    plans = (options.get("scenarios") or {"default": options}).values()
+    stages = [sum(in_seconds(stage["duration"]) for stage in plan.get("stages") or []) for plan in plans]
+    return max(
+        in_seconds(plan.get("startTime")) + in_seconds(plan.get("duration")) + staged
+        for plan, staged in zip(plans, stages)
+    )
 
 
 class Companion(threading.Thread):
@@ -254,7 +263,7 @@ def run_scenario(scenario, server, admin):
         K6_WEB_DASHBOARD_EXPORT=str(folder / "report.html"),
         K6_WEB_DASHBOARD_PERIOD="1s" if length < 300 else "10s",
     )
-    say(f"{scenario}: at most {length:.0f} s against {server['address']}, results in {folder}")
+    say(f"{scenario}: {length:.0f} s against {server['address']}, results in {folder}")
     before = machine()
     keep_metrics(admin, folder, "before")
     companion = Companion(admin, folder, STEADY.get(scenario, 0.5) * length, length)
