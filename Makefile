@@ -27,13 +27,14 @@ test-long: ## The soaks and long fault runs too
 	scripts/setup test
 	scripts/with-postgres $(cargo) test $(flags) --no-fail-fast -- --include-ignored
 
-lint: ## Formatting, clippy, rustdoc, dependency policy, manifests, scripts and workflow
+lint: ## Formatting, clippy, rustdoc, dependency policy, manifests, load suite, scripts and workflow
 	scripts/setup lint
 	$(cargo) fmt --check
 	$(cargo) clippy $(flags) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(cargo) doc $(flags) --no-deps --document-private-items
 	scripts/check_dependencies.py
 	scripts/check_manifests
+	scripts/check_load
 	.tools/bin/shellcheck $(shell_scripts)
 	.tools/bin/zizmor --offline --quiet .github/workflows
 
@@ -44,7 +45,7 @@ bench: ## Run the benchmarks, beside a throw-away Postgres
 	scripts/setup bench
 	scripts/with-postgres $(cargo) bench --locked
 
-load: ## Hold the API to its contract with k6 (SHORT=1 for a quick look, BASE_URL=… for a running server)
+load: ## Load the server with k6: its contract, or SCENARIO=… (SHORT=1 for a quick look, BASE_URL=… for a running server)
 	scripts/setup test
 	@# Built as the tests build it: without their features cargo would compile most dependencies a second time.
 	$(cargo) test $(flags) --no-run --test it
