@@ -3,6 +3,7 @@
 //! Each route is one handler in the file of its resource, with its OpenAPI description beside it.
 
 mod chunks;
+mod coding;
 pub mod debug;
 mod docs;
 mod extract;
@@ -63,7 +64,7 @@ pub struct State {
 struct Description;
 
 /// Every route of the API, with its description.
-fn routes() -> OpenApiRouter<State> {
+fn routes() -> OpenApiRouter<Arc<State>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(search::search_documents, search::search_documents_post))
         .routes(routes!(sources::list_sources))
@@ -92,7 +93,7 @@ pub fn router(state: State) -> Router {
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn(observe::observe))
-        .with_state(state)
+        .with_state(Arc::new(state))
 }
 
 /// Gives a request up when its time is over. The connections it held are checked, and closed where they are dead.

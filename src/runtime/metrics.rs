@@ -4,9 +4,11 @@
 //! small closed sets (a route is its matched path, never the raw one), so the number of series is bounded.
 //! Recording never fails and never blocks.
 
-use std::{convert::Infallible, time::Duration};
+use std::{cell::RefCell, collections::HashMap, convert::Infallible, time::Duration};
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -124,10 +126,37 @@ fn describe() {
 pub fn record_http_request(route: &str, method: &str, status: u16, elapsed: Duration) {
     /// RFC 9110 and PATCH.
     const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
-    let method = if METHODS.contains(&method) { method } else { "other" };
-    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
-    counter!(HTTP_REQUESTS, &labels).increment(1);
-    histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(elapsed);
+    let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+    HTTP_SERIES.with_borrow_mut(|known| {
+        if let Some(series) = known.get(route)
+            && let Some((.., count)) = series.counts.iter().find(|(of, with, _)| (*of, *with) == (method, status))
+        {
+            count.increment(1);
+            series.seconds.record(elapsed);
+            return;
+        }
+        let series = known.entry(route.into()).or_insert_with(|| RouteSeries {
+            seconds: histogram!(HTTP_SECONDS, "route" => route.to_owned()),
+            counts: Vec::new(),
+        });
+        let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+        let count = counter!(HTTP_REQUESTS, &labels);
+        count.increment(1);
+        series.seconds.record(elapsed);
+        series.counts.push((method, status, count));
+    });
+}
+
+/// The series of one route, found without making their labels again.
+struct RouteSeries {
+    seconds: Histogram,
+    /// By method and status: a handful.
+    counts: Vec<(&'static str, u16, Counter)>,
+}
+
+thread_local! {
+    /// Each thread has its own, so that none waits for another. As many entries as there are series.
+    static HTTP_SERIES: RefCell<HashMap<Box<str>, RouteSeries>> = RefCell::default();
 }
 
 /// Counts one request as in flight until dropped, also when its handler panics or its caller leaves.
