@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::{
     body::Body,
     extract::{MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, header},
     middleware::Next,
 };
 use tracing::Instrument;
@@ -35,7 +35,10 @@ pub async fn observe(request: Request, next: Next) -> Response<Body> {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.write(name);
     }
-    response.headers_mut().insert(REQUEST_ID, id.clone());
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id.clone());
+    // A browser takes the content type at its word.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     metrics::record_http_request(route, method.as_str(), status, elapsed);
     tracing::info!(parent: &span, status, elapsed_ms = elapsed.as_secs_f64() * 1_000.0, "answered");
@@ -54,7 +57,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 /// 32 hexadecimal digits.
 fn new_request_id() -> HeaderValue {
-    let number = fastrand::u128(..);
-    let digits: [u8; 32] = std::array::from_fn(|at| b"0123456789abcdef"[usize::from((number >> (4 * at)) as u8 & 15)]);
+    let mut number = fastrand::u128(..).to_le_bytes().into_iter().flat_map(|byte| [byte & 15, byte >> 4]);
+    let digits: [u8; 32] = std::array::from_fn(|_| b"0123456789abcdef"[usize::from(number.next().unwrap_or_default())]);
     HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }
