@@ -71,6 +71,7 @@ pub async fn serve(app: &App, search: Search, lifecycle: &Lifecycle) -> Result<S
         search,
         index: app.index.clone(),
         health,
+        cors_origins: String::new(),
         max_body_bytes: 1 << 20,
         deadline: Duration::from_secs(30),
     };

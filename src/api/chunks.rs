@@ -78,7 +78,7 @@ struct NeighbourParameters {
     )
 )]
 pub async fn get_chunk(
-    Shared(state): Shared<State>,
+    Shared(state): Shared<std::sync::Arc<State>>,
     Segment(chunk_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {

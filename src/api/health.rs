@@ -20,7 +20,7 @@ use crate::health::{Report, Status};
         (status = 503, description = "Unhealthy: searches cannot be answered", body = Report),
     )
 )]
-pub async fn get_health(Shared(state): Shared<State>) -> Result<Response<Body>, Problem> {
+pub async fn get_health(Shared(state): Shared<std::sync::Arc<State>>) -> Result<Response<Body>, Problem> {
     let report = state.health.report();
     let mut response = respond::json(&report)?;
     if report.status == Status::Unhealthy {

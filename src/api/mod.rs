@@ -3,6 +3,7 @@
 //! Each route is one handler in the file of its resource, with its OpenAPI description beside it.
 
 mod chunks;
+mod coding;
 pub mod debug;
 mod docs;
 mod extract;
@@ -11,6 +12,7 @@ mod observe;
 mod pages;
 mod respond;
 mod search;
+pub mod shape;
 mod sources;
 mod ui;
 
@@ -23,6 +25,7 @@ use axum::{
     response::Response,
     routing::get,
 };
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -42,6 +45,8 @@ pub struct State {
     pub health: Arc<Health>,
     /// The largest request body.
     pub max_body_bytes: usize,
+    /// Origins whose pages may call the API from a browser, with commas; empty allows none.
+    pub cors_origins: String,
     /// The longest a request is worked on: more than any statement may take, so that only a silent database meets it.
     pub deadline: Duration,
 }
@@ -63,9 +68,15 @@ pub struct State {
 struct Description;
 
 /// Every route of the API, with its description.
-fn routes() -> OpenApiRouter<State> {
+fn routes() -> OpenApiRouter<Arc<State>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(search::search_documents, search::search_documents_post))
+        .merge(others().layer(shape::compression()))
+}
+
+/// Every route but the search, which compresses its own answers.
+fn others() -> OpenApiRouter<Arc<State>> {
+    OpenApiRouter::new()
         .routes(routes!(sources::list_sources))
         .routes(routes!(sources::get_source, sources::change_source, sources::delete_source))
         .routes(routes!(pages::find_page))
@@ -83,16 +94,17 @@ pub fn openapi() -> openapi::OpenApi {
 /// The public router.
 pub fn router(state: State) -> Router {
     let (router, description) = routes().split_for_parts();
+    let pages = docs::router(description).route("/", get(ui::show_page)).route("/assets/{name}", get(ui::get_asset));
+    let cors = shape::cors(&state.cors_origins);
     router
-        .merge(docs::router(description))
-        .route("/", get(ui::show_page))
-        .route("/assets/{name}", get(ui::get_asset))
+        .merge(shape::pages(pages).layer(shape::compression()))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
+        .layer(option_layer(cors))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn(observe::observe))
-        .with_state(state)
+        .with_state(Arc::new(state))
 }
 
 /// Gives a request up when its time is over. The connections it held are checked, and closed where they are dead.

@@ -3,12 +3,12 @@
 //! The outermost layer: it sees every answer, also those of unmatched routes and caught panics, and writes the problems'
 //! bodies because it alone knows the request id.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use axum::{
     body::Body,
     extract::{MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, header},
     middleware::Next,
 };
 use tracing::Instrument;
@@ -27,32 +27,37 @@ pub async fn observe(request: Request, next: Next) -> Response<Body> {
     let in_flight = metrics::InFlight::start();
     let id = request_id(request.headers());
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let span = tracing::info_span!("request", request_id = %id, %method, %route);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let name = id.to_str().unwrap_or_default();
+    let span = tracing::info_span!("request", request_id = name, %method, route);
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = problem.write(&id);
+        response = problem.write(name);
     }
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id.clone());
+    // A browser takes the content type at its word.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
-    metrics::record_http_request(&route, method.as_str(), status, elapsed);
+    metrics::record_http_request(route, method.as_str(), status, elapsed);
     tracing::info!(parent: &span, status, elapsed_ms = elapsed.as_secs_f64() * 1_000.0, "answered");
     drop(in_flight);
     response
 }
 
 /// The caller's id when it is short and plain, else a new one.
-fn request_id(headers: &HeaderMap) -> Arc<str> {
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(byte);
     headers
         .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()))
-        .filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte)))
-        .map_or_else(|| new_request_id().into(), Arc::from)
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(plain))
+        .map_or_else(new_request_id, HeaderValue::clone)
 }
 
-fn new_request_id() -> String {
-    format!("{:032x}", fastrand::u128(..))
+/// 32 hexadecimal digits.
+fn new_request_id() -> HeaderValue {
+    let mut number = fastrand::u128(..).to_le_bytes().into_iter().flat_map(|byte| [byte & 15, byte >> 4]);
+    let digits: [u8; 32] = std::array::from_fn(|_| b"0123456789abcdef"[usize::from(number.next().unwrap_or_default())]);
+    HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }

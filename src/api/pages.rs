@@ -86,7 +86,10 @@ struct FindParameters {
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn find_page(Shared(state): Shared<State>, RawQuery(query): RawQuery) -> Result<Response<Body>, Problem> {
+pub async fn find_page(
+    Shared(state): Shared<std::sync::Arc<State>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response<Body>, Problem> {
     let mut fields = Fields::from_query(query.as_deref())?;
     let missing = !fields.has("url");
     let url = fields.text("url", 1..=4_096);
@@ -128,7 +131,7 @@ struct PartParameters {
     )
 )]
 pub async fn get_page(
-    Shared(state): Shared<State>,
+    Shared(state): Shared<std::sync::Arc<State>>,
     Segment(page_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    State,
+    State, coding,
     extract::{Fields, refuse_parameters},
     respond::{self, Problem},
 };
@@ -19,7 +19,7 @@ use crate::{
     answer::Answer,
     index::Selection,
     query::{Caching, Content, Cursor, Fusion, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query, Ranking},
-    search::{Key, Served, Timings},
+    search::{Coding, Key, Served, Timings},
 };
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -102,11 +102,11 @@ struct SearchParameters {
     )
 )]
 pub async fn search_documents(
-    Shared(state): Shared<State>,
+    Shared(state): Shared<std::sync::Arc<State>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    answer(&state, Fields::from_query(query.as_deref())?, &headers).await
+    answer(&state, Fields::from_query(query.as_deref())?, &headers, coding::accepted(&headers)).await
 }
 
 /// Search for passages, with the parameters as a JSON object.
@@ -124,29 +124,43 @@ pub async fn search_documents(
         (status = 504, description = "Not finished in time", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn search_documents_post(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
+pub async fn search_documents_post(
+    Shared(state): Shared<std::sync::Arc<State>>,
+    request: Request,
+) -> Result<Response<Body>, Problem> {
     refuse_parameters(request.uri().query())?;
+    let accepted = coding::accepted(request.headers());
     let fields = Fields::from_body(request, state.max_body_bytes).await?;
     // Conditions are for GET.
-    answer(&state, fields, &HeaderMap::new()).await
+    answer(&state, fields, &HeaderMap::new(), accepted).await
 }
 
-async fn answer(state: &State, fields: Fields, conditions: &HeaderMap) -> Result<Response<Body>, Problem> {
+async fn answer(
+    state: &State,
+    fields: Fields,
+    conditions: &HeaderMap,
+    accepted: Option<Coding>,
+) -> Result<Response<Body>, Problem> {
     let (query, caching) = query_from(fields)?;
     let conditional = conditions.contains_key(header::IF_NONE_MATCH);
     let has = |key: &Key| conditional && respond::has_tag(conditions, &key.to_string());
     let outcome = state.search.run(query, caching, has).await?;
-    let mut response = respond::json_bytes(outcome.body);
+    let (body, coding) = coding::coded(&outcome.body, accepted);
+    let mut response = respond::json_bytes(body);
     if outcome.unchanged {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response.headers_mut().remove(header::CONTENT_TYPE);
     }
     let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if let Some(coding) = coding {
+        headers.insert(header::CONTENT_ENCODING, coding);
+    }
     headers.insert(respond::X_CACHE, HeaderValue::from_static(x_cache(outcome.served)));
     if let Some(age) = outcome.age {
         headers.insert(header::AGE, age.as_secs().into());
     }
-    if let Some(tag) = outcome.key.as_ref().and_then(|key| HeaderValue::from_str(&tag(key)).ok()) {
+    if let Some(tag) = outcome.key.as_ref().and_then(tag) {
         headers.insert(header::ETAG, tag);
     }
     headers.insert(SERVER_TIMING, server_timing(outcome.timings.as_ref(), outcome.total));
@@ -155,8 +169,10 @@ async fn answer(state: &State, fields: Fields, conditions: &HeaderMap) -> Result
 
 /// A weak entity tag: answers of one key are worth the same, but an approximate search may be made again a little
 /// differently once the index has grown by other sources.
-fn tag(key: &Key) -> String {
-    format!("W/\"{key}\"")
+fn tag(key: &Key) -> Option<HeaderValue> {
+    let mut tag = *b"W/\"00000000000000000000000000000000\"";
+    tag[3..35].copy_from_slice(&key.name());
+    HeaderValue::from_bytes(&tag).ok()
 }
 
 /// The values that the API promises.
@@ -235,14 +251,14 @@ fn server_timing(timings: Option<&Timings>, total: Duration) -> HeaderValue {
         ("fetch", timings.map(|stages| stages.fetch)),
         ("total", Some(total)),
     ];
-    let milliseconds = |took: Duration| took.as_secs_f64() * 1_000.0;
-    let mut text = String::with_capacity(128);
+    let mut text = String::with_capacity(if timings.is_some() { 128 } else { 24 });
     for (stage, took) in stages.into_iter().filter_map(|(stage, took)| Some((stage, took?))) {
         let comma = if text.is_empty() { "" } else { ", " };
         // Writing to a string cannot fail.
-        let _ = write!(text, "{comma}{stage};dur={:.3}", milliseconds(took));
+        let micros = took.as_micros();
+        let _ = write!(text, "{comma}{stage};dur={}.{:03}", micros / 1_000, micros % 1_000);
     }
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

@@ -155,7 +155,10 @@ struct ListParameters {
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuery) -> Result<Response<Body>, Problem> {
+pub async fn list_sources(
+    Shared(state): Shared<std::sync::Arc<State>>,
+    RawQuery(query): RawQuery,
+) -> Result<Response<Body>, Problem> {
     /// All sources of most installations in one answer, a few hundred kilobytes at the most.
     const DEFAULT_LIMIT: usize = 100;
     let mut fields = Fields::from_query(query.as_deref())?;
@@ -193,7 +196,7 @@ pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuer
     )
 )]
 pub async fn get_source(
-    Shared(state): Shared<State>,
+    Shared(state): Shared<std::sync::Arc<State>>,
     Segment(source_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
@@ -241,7 +244,7 @@ struct ChangeBody {
     )
 )]
 pub async fn change_source(
-    Shared(state): Shared<State>,
+    Shared(state): Shared<std::sync::Arc<State>>,
     Segment(source_id): Segment,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
@@ -278,7 +281,7 @@ pub async fn change_source(
     )
 )]
 pub async fn delete_source(
-    Shared(state): Shared<State>,
+    Shared(state): Shared<std::sync::Arc<State>>,
     Segment(source_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Problem> {

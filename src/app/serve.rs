@@ -40,6 +40,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         index: app.index.clone(),
         health: Arc::clone(&health),
         max_body_bytes: settings.max_body_bytes,
+        cors_origins: settings.cors_origins.clone(),
         deadline: settings.deadline(),
     };
     let debug = api::debug::router(api::debug::State {

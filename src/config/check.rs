@@ -43,6 +43,9 @@ impl Settings {
             );
         }
         self.check_caches()?;
+        if let Err(message) = check_origins(&self.cors_origins) {
+            return Err(Error::Invalid { setting: "cors_origins", message });
+        }
         if self.embed_provider == EmbedProvider::Remote && (self.embed_url.is_empty() || self.embed_model.is_empty()) {
             return invalid("embed_provider", "remote needs embed_url and embed_model");
         }
@@ -94,5 +97,37 @@ impl Settings {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether this can be an origin: a scheme, a host and maybe a port, as browsers send it; or `*`, which stands alone.
+///
+/// # Errors
+/// Says which is none.
+fn check_origins(origins: &str) -> Result<(), String> {
+    let list: Vec<&str> = origins.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect();
+    for origin in &list {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://")).unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+        let all = *origin == "*" && list.len() == 1;
+        if !all && (host.is_empty() || !host.chars().all(plain)) {
+            return Err(format!("{origin:?} is no origin; set addresses such as https://docs.example.org, or * alone"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_origins_are_taken() {
+        for good in ["", "*", "https://a.example", "http://localhost:3000, https://b.example"] {
+            assert_eq!(check_origins(good), Ok(()), "{good}");
+        }
+        for bad in ["a.example", "https://a.example/", "*, https://a.example", "null", "https://"] {
+            assert!(check_origins(bad).is_err(), "{bad}");
+        }
     }
 }

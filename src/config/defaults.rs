@@ -57,6 +57,7 @@ impl Default for Settings {
             max_searches: search::Config::default().max_flights,
             max_file_bytes: 5 * 1024 * 1024,
             max_body_bytes: 1024 * 1024,
+            cors_origins: String::new(),
             retention_s: 15 * 60,
             log_level: "info".to_owned(),
             log_format: LogFormat::Pretty,

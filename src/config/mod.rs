@@ -114,6 +114,8 @@ pub struct Settings {
     pub max_file_bytes: u64,
     /// The largest request body.
     pub max_body_bytes: usize,
+    /// Origins whose pages may call the API from a browser, with commas; `*` for all, empty for none.
+    pub cors_origins: String,
     /// How long replaced documents stay readable for searches and cursors that began before.
     pub retention_s: u64,
     /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level` pairs.

@@ -4,11 +4,15 @@
 //! small closed sets (a route is its matched path, never the raw one), so the number of series is bounded.
 //! Recording never fails and never blocks.
 
-use std::{convert::Infallible, time::Duration};
+use std::{cell::RefCell, collections::HashMap, convert::Infallible, time::Duration};
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
+
+use super::allocator;
 
 /// From a cached answer (half a millisecond) to the slowest one a caller waits for (10 s); about two buckets a
 /// doubling where the promised latencies lie (20, 50, 100, 500 ms, 2 s, 5 s), so that a quantile is readable there.
@@ -47,6 +51,7 @@ const POOL_RETRIES: &str = "doc_server_pool_retries_total";
 const POOL_ROLE: &str = "doc_server_pool_role_connections";
 const POOL_WAITING: &str = "doc_server_pool_waiting";
 const POOL_REPLICAS: &str = "doc_server_pool_replicas";
+const MEMORY_BYTES: &str = "doc_server_memory_bytes";
 
 /// Makes the recorder global and returns the handle that renders it. Call once per process.
 ///
@@ -67,6 +72,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 #[must_use]
 pub fn render(handle: &PrometheusHandle) -> String {
     metrics_process::Collector::default().collect();
+    set_memory();
     handle.run_upkeep();
     handle.render()
 }
@@ -117,6 +123,7 @@ fn describe() {
     describe_gauge!(POOL_ROLE, "Connections by what they are for and state.");
     describe_gauge!(POOL_WAITING, "Callers who wait for a connection now, by what it is for.");
     describe_gauge!(POOL_REPLICAS, "Read replicas, by whether they are searched now.");
+    describe_gauge!(MEMORY_BYTES, Unit::Bytes, "What the allocator holds, by kind.");
 }
 
 /// One answered request. `route` is the matched path or `unmatched`; a method outside HTTP's own counts as `other`, since callers
@@ -124,10 +131,37 @@ fn describe() {
 pub fn record_http_request(route: &str, method: &str, status: u16, elapsed: Duration) {
     /// RFC 9110 and PATCH.
     const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
-    let method = if METHODS.contains(&method) { method } else { "other" };
-    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
-    counter!(HTTP_REQUESTS, &labels).increment(1);
-    histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(elapsed);
+    let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
+    HTTP_SERIES.with_borrow_mut(|known| {
+        if let Some(series) = known.get(route)
+            && let Some((.., count)) = series.counts.iter().find(|(of, with, _)| (*of, *with) == (method, status))
+        {
+            count.increment(1);
+            series.seconds.record(elapsed);
+            return;
+        }
+        let series = known.entry(route.into()).or_insert_with(|| RouteSeries {
+            seconds: histogram!(HTTP_SECONDS, "route" => route.to_owned()),
+            counts: Vec::new(),
+        });
+        let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+        let count = counter!(HTTP_REQUESTS, &labels);
+        count.increment(1);
+        series.seconds.record(elapsed);
+        series.counts.push((method, status, count));
+    });
+}
+
+/// The series of one route, found without making their labels again.
+struct RouteSeries {
+    seconds: Histogram,
+    /// By method and status: a handful.
+    counts: Vec<(&'static str, u16, Counter)>,
+}
+
+thread_local! {
+    /// Each thread has its own, so that none waits for another. As many entries as there are series.
+    static HTTP_SERIES: RefCell<HashMap<Box<str>, RouteSeries>> = RefCell::default();
 }
 
 /// Counts one request as in flight until dropped, also when its handler panics or its caller leaves.
@@ -279,4 +313,20 @@ pub fn set_pool_replicas(usable: usize, all: usize) {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     gauge!(POOL_REPLICAS, "state" => "used").set(count(usable));
     gauge!(POOL_REPLICAS, "state" => "left_out").set(count(all.saturating_sub(usable)));
+}
+
+/// What the allocator holds now.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; sizes stay far below 2^52")]
+fn set_memory() {
+    let Some(figures) = allocator::figures() else { return };
+    for (kind, bytes) in [
+        ("allocated", figures.allocated),
+        ("active", figures.active),
+        ("metadata", figures.metadata),
+        ("resident", figures.resident),
+        ("mapped", figures.mapped),
+        ("retained", figures.retained),
+    ] {
+        gauge!(MEMORY_BYTES, "kind" => kind).set(bytes as f64);
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Outcome, Path, Served, Timings, legs::Ask};
+use super::{Body, Outcome, Path, Served, Timings, legs::Ask};
 use crate::{
     cache::{self, Away, Held, Key, Turn},
     coalesce::Role,
@@ -20,7 +20,7 @@ use crate::{
 /// A kept answer, and the question it answers, from which it can be made anew.
 #[derive(Clone, Debug)]
 pub(super) struct Answered {
-    pub body: Bytes,
+    pub body: Body,
     pub question: Arc<Query>,
 }
 
@@ -28,18 +28,18 @@ impl cache::Value for Answered {
     fn bytes(&self) -> usize {
         let question = &self.question;
         let sources: usize = question.selection.sources.iter().map(|source| source.len() + size_of::<String>()).sum();
-        self.body.len() + size_of::<Query>() + question.text.len() + sources
+        self.body.weight() + size_of::<Query>() + question.text.len() + sources
     }
 
     fn encode(&self) -> Bytes {
-        self.body.clone()
+        self.body.plain()
     }
 }
 
 /// What a flight brought to all who wait for it.
 #[derive(Clone, Debug)]
 pub(super) struct Flown {
-    pub body: Bytes,
+    pub body: Body,
     pub from: Source,
     pub age: Duration,
     /// Nothing is missing from it.
@@ -109,7 +109,7 @@ impl Path {
         if let Some(held) = self.results.look_again(&key) {
             return Ok(Flown::kept(&held, Source::Local));
         }
-        let decode = |body| Some(Answered { body, question: Arc::clone(&question) });
+        let decode = |body: Bytes| Some(Answered { body: body.into(), question: Arc::clone(&question) });
         let (token, shared_answers) = match self.results.fetch(&key, decode).await {
             Ok(Some(held)) => return Ok(Flown::kept(&held, Source::Shared)),
             Ok(None) => match self.results.turn(&key, decode).await {
@@ -150,11 +150,11 @@ impl Path {
         if let Some(reason) = answer.degraded_reason.as_deref() {
             metrics::record_degraded(reason.split(':').next().unwrap_or_default());
         }
-        let mut body = serde_json::to_vec(&answer).map_err(|error| Error::Internal(error.to_string()))?;
+        let mut bytes = serde_json::to_vec(&answer).map_err(|error| Error::Internal(error.to_string()))?;
         // What is kept is weighed by its length.
-        body.shrink_to_fit();
+        bytes.shrink_to_fit();
         Ok(Flown {
-            body: body.into(),
+            body: Bytes::from(bytes).into(),
             from: Source::Made,
             age: Duration::ZERO,
             complete: !answer.degraded,

@@ -16,6 +16,7 @@
 //! stale for a bounded time; then the failure is the answer.
 
 mod absent;
+mod body;
 mod caches;
 mod explain;
 mod flight;
@@ -33,6 +34,7 @@ use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
 pub use self::{
+    body::{Body, Coding},
     caches::{Caches, Cleared},
     explain::Explanation,
     warm::{upkeep_task, warm_task},
@@ -100,7 +102,7 @@ pub enum Served {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The answer as JSON.
-    pub body: Bytes,
+    pub body: Body,
     /// Names the body; none for one that is incomplete.
     pub key: Option<Key>,
     /// Where it came from.
@@ -360,7 +362,7 @@ impl Path {
         let held = if let Some(held) = kept {
             held
         } else {
-            let decode = |body| Some(Answered { body, question: Arc::new(query.clone()) });
+            let decode = |body: Bytes| Some(Answered { body: body.into(), question: Arc::new(query.clone()) });
             self.results.fetch(&key, decode).await.ok()??
         };
         Some(from_kept(&held, key, Served::Stale, started))
@@ -408,5 +410,5 @@ fn unchanged(kept: Option<&Held<Answered>>, key: Key, confirmed: bool, started: 
     };
     let age = kept.map(Held::age);
     let total = started.elapsed();
-    Outcome { body: Bytes::new(), key: Some(key), served, unchanged: true, age, timings: None, total }
+    Outcome { body: Body::default(), key: Some(key), served, unchanged: true, age, timings: None, total }
 }

@@ -125,7 +125,7 @@ impl Search {
                 wanted.push((key, Arc::new(question.clone())));
             }
         }
-        let decode = |question: Arc<Query>, body| Some(Answered { body, question });
+        let decode = |question: Arc<Query>, body: bytes::Bytes| Some(Answered { body: body.into(), question });
         self.path.results.fetch_many(wanted, decode).await;
     }
 }

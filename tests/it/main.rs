@@ -32,6 +32,7 @@ mod pool;
 mod redis;
 mod replicas;
 mod search;
+mod shape;
 mod sources;
 mod statements;
 mod vector_index;

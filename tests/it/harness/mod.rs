@@ -54,6 +54,7 @@ pub struct Builder {
     proxied: bool,
     background: bool,
     max_body_bytes: usize,
+    cors_origins: String,
     index: index::Config,
     pooler: Option<SocketAddr>,
     listens_directly: bool,
@@ -116,6 +117,12 @@ impl Builder {
     /// The largest request body.
     pub fn with_max_body_bytes(mut self, bytes: usize) -> Self {
         self.max_body_bytes = bytes;
+        self
+    }
+
+    /// Pages of these origins may read answers.
+    pub fn with_cors_origins(mut self, origins: &str) -> Self {
+        origins.clone_into(&mut self.cors_origins);
         self
     }
 
@@ -210,6 +217,7 @@ impl Builder {
             search: search.clone(),
             index: index.clone(),
             health: Arc::clone(&health),
+            cors_origins: self.cors_origins.clone(),
             max_body_bytes: self.max_body_bytes,
             deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
         };
@@ -252,6 +260,7 @@ impl TestApp {
             proxied: false,
             background: false,
             max_body_bytes: Settings::default().max_body_bytes,
+            cors_origins: String::new(),
             index: index::Config::default(),
             pooler: None,
             listens_directly: false,
