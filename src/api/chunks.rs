@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     State,
     extract::{Fields, Segment},
+    identity::Identity,
     respond::{self, Problem},
 };
 use crate::index::passages::Passage;
@@ -79,6 +80,7 @@ struct NeighbourParameters {
 )]
 pub async fn get_chunk(
     Shared(state): Shared<State>,
+    identity: Identity,
     Segment(chunk_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
@@ -87,7 +89,7 @@ pub async fn get_chunk(
     let after = fields.integer("after", 0..=20).unwrap_or(0);
     fields.finish()?;
     let id: i64 = chunk_id.parse().map_err(|_| Problem::invalid("chunk_id", "must be a whole number"))?;
-    let passages = state.search.chunk(id, before, after).await?.unwrap_or_default();
+    let passages = state.search.chunk(id, (before, after), &identity.view()).await?.unwrap_or_default();
     let Some((first, source_id, version)) = passages.first().cloned() else {
         return Err(Problem::not_found(format!("no published passage has the id {id}; search again")));
     };

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     State,
     extract::{Fields, Segment},
+    identity::Identity,
     respond::{self, Problem},
 };
 use crate::{
@@ -86,7 +87,11 @@ struct FindParameters {
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn find_page(Shared(state): Shared<State>, RawQuery(query): RawQuery) -> Result<Response<Body>, Problem> {
+pub async fn find_page(
+    Shared(state): Shared<State>,
+    identity: Identity,
+    RawQuery(query): RawQuery,
+) -> Result<Response<Body>, Problem> {
     let mut fields = Fields::from_query(query.as_deref())?;
     let missing = !fields.has("url");
     let url = fields.text("url", 1..=4_096);
@@ -98,7 +103,7 @@ pub async fn find_page(Shared(state): Shared<State>, RawQuery(query): RawQuery) 
     let part = part_from(&mut fields);
     fields.finish()?;
     let url = url.unwrap_or_default();
-    let resolved = state.search.catalog().await?.resolve(&selection).map_err(Error::from)?;
+    let resolved = state.search.catalog().await?.resolve(&selection, &identity.view()).map_err(Error::from)?;
     let page = state.index.page_at(&url, &resolved).await?;
     let page = page.ok_or_else(|| Problem::not_found(format!("no published page has the address {url:?}")))?;
     respond::json(&PageBody::new(page, part))
@@ -129,6 +134,7 @@ struct PartParameters {
 )]
 pub async fn get_page(
     Shared(state): Shared<State>,
+    identity: Identity,
     Segment(page_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
@@ -136,7 +142,7 @@ pub async fn get_page(
     let part = part_from(&mut fields);
     fields.finish()?;
     let page = match page_id.parse() {
-        Ok(id) => state.search.page(id).await?,
+        Ok(id) => state.search.page(id, &identity.view()).await?,
         Err(_) => return Err(Problem::invalid("page_id", "must be a whole number")),
     };
     let page = page.ok_or_else(|| Problem::not_found(format!("no published page has the id {page_id}")))?;

@@ -13,11 +13,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     State,
     extract::{Fields, refuse_parameters},
+    identity::Identity,
     respond::{self, Problem},
 };
 use crate::{
     answer::Answer,
-    index::Selection,
+    index::{Selection, View},
     query::{Caching, Content, Cursor, Fusion, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query, Ranking},
     search::{Key, Served, Timings},
 };
@@ -103,10 +104,11 @@ struct SearchParameters {
 )]
 pub async fn search_documents(
     Shared(state): Shared<State>,
+    identity: Identity,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    answer(&state, Fields::from_query(query.as_deref())?, &headers).await
+    answer(&state, &identity, Fields::from_query(query.as_deref())?, &headers).await
 }
 
 /// Search for passages, with the parameters as a JSON object.
@@ -124,15 +126,24 @@ pub async fn search_documents(
         (status = 504, description = "Not finished in time", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn search_documents_post(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
+pub async fn search_documents_post(
+    Shared(state): Shared<State>,
+    identity: Identity,
+    request: Request,
+) -> Result<Response<Body>, Problem> {
     refuse_parameters(request.uri().query())?;
     let fields = Fields::from_body(request, state.max_body_bytes).await?;
     // Conditions are for GET.
-    answer(&state, fields, &HeaderMap::new()).await
+    answer(&state, &identity, fields, &HeaderMap::new()).await
 }
 
-async fn answer(state: &State, fields: Fields, conditions: &HeaderMap) -> Result<Response<Body>, Problem> {
-    let (query, caching) = query_from(fields)?;
+async fn answer(
+    state: &State,
+    identity: &Identity,
+    fields: Fields,
+    conditions: &HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    let (query, caching) = query_from(fields, identity.view())?;
     let conditional = conditions.contains_key(header::IF_NONE_MATCH);
     let has = |key: &Key| conditional && respond::has_tag(conditions, &key.to_string());
     let outcome = state.search.run(query, caching, has).await?;
@@ -171,11 +182,11 @@ fn x_cache(served: Served) -> &'static str {
     }
 }
 
-/// Reads and checks the parameters.
+/// Reads and checks the parameters of a caller who may see `view`.
 ///
 /// # Errors
 /// 400 for an unknown name, 422 with every value that is not allowed.
-pub(super) fn query_from(mut fields: Fields) -> Result<(Query, Caching), Problem> {
+pub(super) fn query_from(mut fields: Fields, view: View) -> Result<(Query, Caching), Problem> {
     let required = !fields.has("query");
     let text = fields.text("query", 1..=MAX_QUERY_CHARS);
     if required {
@@ -201,6 +212,7 @@ pub(super) fn query_from(mut fields: Fields) -> Result<(Query, Caching), Problem
         highlight: fields.boolean("highlight").unwrap_or_default(),
         explain: fields.boolean("explain").unwrap_or_default(),
         cursor: None,
+        view,
     };
     let unused = match query.mode {
         Mode::Keyword => query.rank.min_similarity.is_some().then_some("min_similarity"),
@@ -255,7 +267,9 @@ mod tests {
 
     #[test]
     fn the_description_names_just_the_parameters_that_are_read() {
-        let Err(problem) = query_from(Fields::from_query(Some("nothing_like_it=1")).expect("UTF-8")) else {
+        let Err(problem) =
+            query_from(Fields::from_query(Some("nothing_like_it=1")).expect("UTF-8"), View::everything())
+        else {
             panic!("an unknown parameter was taken")
         };
         let allowed = problem.detail.split("allowed are ").nth(1).expect("the allowed names");

@@ -12,10 +12,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     State,
     extract::{Fields, Segment, refuse_parameters},
+    identity::Identity,
     respond::{self, Problem},
 };
 use crate::index::{
-    Catalog, Selection,
+    Catalog, Selection, View,
     catalog::{self},
     sources::{SourceChange, default_version},
 };
@@ -155,7 +156,11 @@ struct ListParameters {
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuery) -> Result<Response<Body>, Problem> {
+pub async fn list_sources(
+    Shared(state): Shared<State>,
+    identity: Identity,
+    RawQuery(query): RawQuery,
+) -> Result<Response<Body>, Problem> {
     /// All sources of most installations in one answer, a few hundred kilobytes at the most.
     const DEFAULT_LIMIT: usize = 100;
     let mut fields = Fields::from_query(query.as_deref())?;
@@ -173,8 +178,9 @@ pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuer
             && tag.as_ref().is_none_or(|tag| source.tags.contains(tag))
             && cursor.as_ref().is_none_or(|after| *source.source_id > **after)
     };
+    let view = identity.view();
     let mut sources: Vec<SourceBody> =
-        catalog.sources.iter().filter(matches).take(limit + 1).map(SourceBody::from).collect();
+        catalog.sources(&view).filter(matches).take(limit + 1).map(SourceBody::from).collect();
     let more = sources.len() > limit;
     sources.truncate(limit);
     let next_cursor = more.then(|| sources.last().map(|last| last.source_id.clone())).flatten();
@@ -194,12 +200,13 @@ pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuer
 )]
 pub async fn get_source(
     Shared(state): Shared<State>,
+    identity: Identity,
     Segment(source_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     refuse_parameters(query.as_deref())?;
     let (catalog, confirmed) = state.search.catalog_or_last().await?;
-    let source = find(&catalog, &source_id)?;
+    let source = find(&catalog, &source_id, &identity.view())?;
     respond::json(&SourceBody::from(source)).map(|response| marked(response, confirmed))
 }
 
@@ -242,6 +249,7 @@ struct ChangeBody {
 )]
 pub async fn change_source(
     Shared(state): Shared<State>,
+    identity: Identity,
     Segment(source_id): Segment,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
@@ -255,15 +263,19 @@ pub async fn change_source(
         default_version: fields.text("default_version", 1..=128),
     };
     fields.finish()?;
+    let view = identity.view();
+    if !view.allows(&source_id) {
+        return Err(unknown(&source_id));
+    }
     if let Some(version) = &change.default_version {
         let selection = Selection { sources: vec![source_id.clone()], version: Some(version.clone()) };
         let catalog = state.search.catalog().await?;
-        find(&catalog, &source_id)?;
-        catalog.resolve(&selection).map_err(|error| Problem::invalid("default_version", error.to_string()))?;
+        find(&catalog, &source_id, &view)?;
+        catalog.resolve(&selection, &view).map_err(|error| Problem::invalid("default_version", error.to_string()))?;
     }
     state.index.change_source(&source_id, &change).await?;
     let catalog = state.search.catalog().await?;
-    let source = find(&catalog, &source_id)?;
+    let source = find(&catalog, &source_id, &view)?;
     respond::json(&SourceBody::from(source))
 }
 
@@ -279,19 +291,27 @@ pub async fn change_source(
 )]
 pub async fn delete_source(
     Shared(state): Shared<State>,
+    identity: Identity,
     Segment(source_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Problem> {
     refuse_parameters(query.as_deref())?;
+    let view = identity.view();
+    if !view.allows(&source_id) {
+        return Err(unknown(&source_id));
+    }
     if state.index.delete_source(&source_id).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     let catalog = state.search.catalog().await?;
-    find(&catalog, &source_id).map(|_| StatusCode::NO_CONTENT)
+    find(&catalog, &source_id, &view).map(|_| StatusCode::NO_CONTENT)
 }
 
-fn find<'a>(catalog: &'a Catalog, source_id: &str) -> Result<&'a catalog::Source, Problem> {
-    catalog
-        .source(source_id)
-        .ok_or_else(|| Problem::not_found(format!("no source is called {source_id:?}; GET /api/sources lists them")))
+fn find<'a>(catalog: &'a Catalog, source_id: &str, view: &View) -> Result<&'a catalog::Source, Problem> {
+    catalog.source(source_id, view).ok_or_else(|| unknown(source_id))
+}
+
+/// The same for one that the caller may not see.
+fn unknown(source_id: &str) -> Problem {
+    Problem::not_found(format!("no source is called {source_id:?}; GET /api/sources lists them"))
 }

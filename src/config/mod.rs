@@ -114,6 +114,10 @@ pub struct Settings {
     pub max_file_bytes: u64,
     /// The largest request body.
     pub max_body_bytes: usize,
+    /// Callers without a key may do everything, on any address.
+    pub insecure_open: bool,
+    /// Scopes of callers without a key, comma-separated; empty gives them none.
+    pub anonymous_scopes: String,
     /// How long replaced documents stay readable for searches and cursors that began before.
     pub retention_s: u64,
     /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level` pairs.
@@ -146,8 +150,8 @@ pub enum EmbedProvider {
     Fake,
 }
 /// The parts of a comma-separated list.
-fn addresses(urls: &str) -> impl Iterator<Item = &str> {
-    urls.split(',').map(str::trim).filter(|url| !url.is_empty())
+fn parts(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 /// A setting that cannot be used.
