@@ -99,7 +99,7 @@ pub enum KeysCommand {
     Create(CreateKeyFlags),
     /// List the keys, without their secrets
     List {
-        /// Print the API's JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },

@@ -1,6 +1,7 @@
 //! Keys: who may use which route, what a key may see, how long it is believed, and that nobody learns its secret.
 
 mod access;
+mod cost;
 mod lifetime;
 mod matrix;
 mod secrets;
@@ -14,6 +15,11 @@ use crate::harness::TestApp;
 
 /// A secret of the right shape that nobody was given.
 const UNKNOWN: &str = "dsk_0000000000000000000000000000000000000000000000000000000000000000";
+
+/// More than an installation has.
+const NINE_THOUSAND_KEYS: &str = "insert into api_keys (name, hash, hint, scopes, sources)
+    select 'many', sha256(convert_to('many' || nth, 'UTF8')), 'dsk_…', '{search,sources:write}',
+           array['team-' || nth || '-*', 'guide'] from generate_series(1, 9000) nth";
 
 /// A key whose time is over.
 async fn expired_key(app: &TestApp) -> String {

@@ -104,6 +104,23 @@ async fn a_key_that_cannot_be_is_refused_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_are_at_most_ten_thousand_valid_keys() {
+    let app = TestApp::builder().insecurely_open().start().await;
+    app.execute(super::NINE_THOUSAND_KEYS).await;
+    app.execute(
+        "insert into api_keys (name, hash, hint, scopes)
+         select 'more', sha256(convert_to('more' || nth, 'UTF8')), 'dsk_…', '{search}' from generate_series(1, 999) nth",
+    )
+    .await;
+    let body = json!({ "name": "one more", "scopes": ["search"] });
+    let last = make(&app, &body).await;
+    let refused = app.post("/api/keys", &body).await;
+    assert_eq!((refused.status.as_u16(), &refused.problem()["body"]["code"]), (409, &json!("too_many_keys")));
+    assert_eq!(app.delete(&format!("/api/keys/{}", last["key_id"])).await.status, 204);
+    make(&app, &body).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_of_the_database_holds_no_secret() {
     let app = TestApp::start().await;
     let mut secrets = vec![make(&app, &json!({ "name": "first", "scopes": ["admin"] })).await["secret"].clone()];
