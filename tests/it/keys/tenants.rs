@@ -8,7 +8,7 @@ use futures::future::join_all;
 use serde_json::Value;
 
 use super::sources;
-use crate::harness::{Reply, TestApp, eventually, fixtures::GUIDE, redis::Redis};
+use crate::harness::{PATIENCE, Reply, TestApp, eventually, fixtures::GUIDE, redis::Redis};
 
 /// One of those who ask.
 struct Tenant {
@@ -19,7 +19,11 @@ struct Tenant {
 /// Servers of one database and one Redis, and `count` tenants with a source each.
 async fn many(count: usize, redis: &Redis) -> (TestApp, TestApp, Vec<Tenant>) {
     let config = shared::Config { urls: redis.url(), connections: 3, ..shared::Config::default() };
-    let start = || TestApp::builder().closed(&[]).with_background_tasks().with_redis(config.clone());
+    let start = || {
+        // A hundred questions at once wait for connections here, where others would be told to come back.
+        let patient = |pool: &mut doc_server::index::pool::Config| pool.acquire_timeout = PATIENCE;
+        TestApp::builder().closed(&[]).with_background_tasks().with_pool(patient).with_redis(config.clone())
+    };
     let app = start().start().await;
     let mut tenants = Vec::new();
     for nth in 0..count {
