@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 pub use crate::rank::{Fusion, Options as Ranking};
 
-use crate::index::Selection;
+use crate::index::{Selection, View};
 
 /// How deep a cursor reaches, and so how deep the legs are searched for pages beyond the first candidates.
 pub const MAX_DEPTH: usize = 1_000;
@@ -47,6 +47,9 @@ pub struct Query {
     pub explain: bool,
     /// Goes on from an earlier answer.
     pub cursor: Option<Cursor>,
+    /// What the caller may see: decides the documents, so nothing else has to know it.
+    #[serde(default)]
+    pub view: View,
 }
 
 impl Default for Query {
@@ -63,6 +66,7 @@ impl Default for Query {
             highlight: false,
             explain: false,
             cursor: None,
+            view: View::everything(),
         }
     }
 }

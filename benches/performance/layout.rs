@@ -7,7 +7,7 @@ use doc_server::{
     config::Settings,
     embed::Vector,
     index::{
-        Resolved, Selection,
+        Resolved, Selection, View,
         build::VectorIndex,
         generations::ModelIdentity,
         vectors::{Model, Options, Scan},
@@ -78,7 +78,8 @@ async fn model(app: &App) -> Result<Model, Failure> {
 }
 
 async fn questions(app: &App, ground: &Ground<'_>) -> Result<Questions, Failure> {
-    let (model, resolved) = (model(app).await?, app.index.catalog().await?.resolve(&Selection::default())?);
+    let (model, resolved) =
+        (model(app).await?, app.index.catalog().await?.resolve(&Selection::default(), &View::everything())?);
     let mut questions = Questions { vectors: Vec::new(), nearest: Vec::new() };
     for query in ground.texts.queries(0, SEARCHES) {
         let vector = app.embedder.embed_query(&query).await?.vector;
@@ -107,7 +108,8 @@ async fn measure(settings: &Settings, kind: VectorIndex, value: u16, questions: 
         VectorIndex::IvfFlat { .. } => settings.ivfflat_probes = value,
     }
     let app = App::open(&settings).await?;
-    let (model, resolved) = (model(&app).await?, app.index.catalog().await?.resolve(&Selection::default())?);
+    let (model, resolved) =
+        (model(&app).await?, app.index.catalog().await?.resolve(&Selection::default(), &View::everything())?);
     let options = Options { limit: DEPTH, scan: Scan::Index, ef_search: None };
     let mut times: HashMap<bool, Vec<f64>> = HashMap::new();
     let mut found = 0;

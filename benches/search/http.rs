@@ -12,6 +12,7 @@ use doc_server::{
     api,
     app::App,
     health::Health,
+    index::keys::Scopes,
     runtime::{lifecycle::Lifecycle, listen},
     search::Search,
 };
@@ -67,8 +68,10 @@ pub async fn serve(app: &App, search: Search, lifecycle: &Lifecycle) -> Result<S
     let listener = listen::bind("bind", "127.0.0.1:0".parse()?).await?;
     let address = listener.local_addr()?;
     let health = Arc::new(Health::new(app.embedder.clone(), None));
+    let access = api::identity::Access::new(search.clone(), api::identity::Open::UntilFirstKey, Scopes::NONE);
     let state = api::State {
         search,
+        access,
         index: app.index.clone(),
         health,
         cors_origins: String::new(),

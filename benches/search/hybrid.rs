@@ -6,7 +6,7 @@ use std::time::Instant;
 use doc_server::{
     app::App,
     config::Settings,
-    index::{Selection, generations::ModelIdentity, terms, vectors::Options},
+    index::{Selection, View, generations::ModelIdentity, terms, vectors::Options},
     runtime::lifecycle::Lifecycle,
 };
 
@@ -31,7 +31,7 @@ pub async fn run(settings: &Settings, texts: &Texts) -> Result<(), Failure> {
     let address = serve(&app, app.search.clone(), &lifecycle).await?;
     let identity = app.embedder.identity().await?;
     let model = app.index.find_model(&ModelIdentity::from(&*identity)).await?.ok_or("no vectors of this model")?;
-    let resolved = app.index.catalog().await?.resolve(&Selection::default())?;
+    let resolved = app.index.catalog().await?.resolve(&Selection::default(), &View::everything())?;
     let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
     let [mut whole, mut embed, mut vector, mut keyword] = [const { Vec::new() }; 4];
     let mut client = Client::connect(address)?;

@@ -7,7 +7,7 @@ use doc_server::{
     config::Settings,
     embed::{Backend, Config, Embedder, FakeConfig, Vector},
     index::{
-        Selection,
+        Selection, View,
         generations::ModelIdentity,
         vectors::{Options, Scan},
     },
@@ -70,7 +70,7 @@ pub async fn run(settings: &Settings, texts: &Texts) -> Result<(), Failure> {
 async fn statements(app: &App, queries: &[String], known: &HashMap<String, Vector>) -> Result<Statements, Failure> {
     let identity = app.embedder.identity().await?;
     let model = app.index.find_model(&ModelIdentity::from(&*identity)).await?.ok_or("no vectors of this model")?;
-    let resolved = app.index.catalog().await?.resolve(&Selection::default())?;
+    let resolved = app.index.catalog().await?.resolve(&Selection::default(), &View::everything())?;
     let (mut searches, mut found) = (Vec::new(), 0);
     for query in queries {
         let nearest = async |scan| {

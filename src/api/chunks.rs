@@ -1,5 +1,7 @@
 //! `/api/chunks/{id}`: a passage with its neighbours.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     extract::{RawQuery, State as Shared},
@@ -12,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     State,
     extract::{Fields, Segment},
+    identity::Identity,
     respond::{self, Problem},
 };
 use crate::index::passages::Passage;
@@ -78,7 +81,8 @@ struct NeighbourParameters {
     )
 )]
 pub async fn get_chunk(
-    Shared(state): Shared<std::sync::Arc<State>>,
+    Shared(state): Shared<Arc<State>>,
+    identity: Identity,
     Segment(chunk_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
@@ -87,7 +91,7 @@ pub async fn get_chunk(
     let after = fields.integer("after", 0..=20).unwrap_or(0);
     fields.finish()?;
     let id: i64 = chunk_id.parse().map_err(|_| Problem::invalid("chunk_id", "must be a whole number"))?;
-    let passages = state.search.chunk(id, before, after).await?.unwrap_or_default();
+    let passages = state.search.chunk(id, (before, after), &identity.view()).await?.unwrap_or_default();
     let Some((first, source_id, version)) = passages.first().cloned() else {
         return Err(Problem::not_found(format!("no published passage has the id {id}; search again")));
     };

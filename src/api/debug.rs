@@ -1,7 +1,7 @@
 //! `/debug` of the private door: how the database carries a search out, and what the caches hold.
 //!
 //! It reads the parameters of a search as the front door does, so it is built here and put into the private door's router. SQL and
-//! plans leave only to the machine itself: on any other address every route here answers 403.
+//! plans leave only to the machine itself: on any other address every route here needs a key with the scope `admin`.
 
 use std::time::Duration;
 
@@ -9,19 +9,21 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State as Shared},
-    http::{Response, StatusCode},
-    middleware::{self, Next},
+    http::Response,
+    middleware,
     routing::{get, post},
 };
 
 use super::{
+    answer_wrong_method,
     extract::{Fields, refuse_parameters},
-    keep_deadline, observe,
+    identity::AdminDoor,
+    keep_deadline,
     respond::{self, Problem},
     search::query_from,
-    unknown_route, wrong_method,
+    unknown_route,
 };
-use crate::search::Search;
+use crate::{index::View, search::Search};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -32,8 +34,8 @@ pub struct State {
     pub max_body_bytes: usize,
     /// The longest a request is worked on.
     pub deadline: Duration,
-    /// Whether the door is bound to a loopback address.
-    pub loopback: bool,
+    /// Who may come in.
+    pub door: AdminDoor,
 }
 
 /// The routes below `/debug`.
@@ -43,18 +45,16 @@ pub fn router(state: State) -> Router {
         .route("/cache/stats", get(show_caches))
         .route("/cache/clear", post(clear_caches))
         .fallback(unknown_route)
-        .method_not_allowed_fallback(wrong_method)
+        .method_not_allowed_fallback(answer_wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
-        .layer(middleware::from_fn_with_state(state.loopback, require_loopback))
-        .layer(middleware::from_fn(observe::observe))
-        .with_state(state);
-    Router::new().nest("/debug", routes)
+        .with_state(state.clone());
+    Router::new().nest("/debug", state.door.guard(routes))
 }
 
 /// Tells how the database carries a search out: the parameters of `POST /api/search`, as JSON.
 async fn explain_search(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
     refuse_parameters(request.uri().query())?;
-    let (query, _) = query_from(Fields::from_body(request, state.max_body_bytes).await?)?;
+    let (query, _) = query_from(Fields::from_body(request, state.max_body_bytes).await?, View::everything())?;
     respond::json(&state.search.explain(&query).await?)
 }
 
@@ -68,16 +68,4 @@ async fn show_caches(Shared(state): Shared<State>, request: Request) -> Result<R
 async fn clear_caches(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
     refuse_parameters(request.uri().query())?;
     respond::json(&state.search.clear_caches().await)
-}
-
-async fn require_loopback(
-    Shared(loopback): Shared<bool>,
-    request: Request,
-    next: Next,
-) -> Result<Response<Body>, Problem> {
-    if loopback {
-        return Ok(next.run(request).await);
-    }
-    let detail = "/debug is served only where admin_bind is a loopback address; use doc-server explain on the server";
-    Err(Problem::new(StatusCode::FORBIDDEN, "not_on_loopback", detail))
 }

@@ -1,5 +1,7 @@
 //! `GET /api/health`: what the probes last saw. Never asks the database itself, so it answers at once whatever is down.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     extract::State as Shared,
@@ -20,7 +22,7 @@ use crate::health::{Report, Status};
         (status = 503, description = "Unhealthy: searches cannot be answered", body = Report),
     )
 )]
-pub async fn get_health(Shared(state): Shared<std::sync::Arc<State>>) -> Result<Response<Body>, Problem> {
+pub async fn get_health(Shared(state): Shared<Arc<State>>) -> Result<Response<Body>, Problem> {
     let report = state.health.report();
     let mut response = respond::json(&report)?;
     if report.status == Status::Unhealthy {

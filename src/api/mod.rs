@@ -4,12 +4,16 @@
 
 mod chunks;
 mod coding;
+mod credential;
 pub mod debug;
 mod docs;
 mod extract;
 mod health;
+pub mod identity;
+mod keys;
 mod observe;
 mod pages;
+pub mod policy;
 mod respond;
 mod search;
 pub mod shape;
@@ -30,8 +34,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use keys::KeyBody;
 pub use respond::Problem;
 
+use self::identity::{Access, Identify};
 use crate::{health::Health, index::Index, search::Search};
 
 /// What handlers share.
@@ -43,6 +49,8 @@ pub struct State {
     pub index: Index,
     /// What the probes last saw.
     pub health: Arc<Health>,
+    /// Who may do what.
+    pub access: Access,
     /// The largest request body.
     pub max_body_bytes: usize,
     /// Origins whose pages may call the API from a browser, with commas; empty allows none.
@@ -62,6 +70,7 @@ pub struct State {
         (name = "search", description = "Find passages."),
         (name = "documents", description = "Read what is published."),
         (name = "sources", description = "What is searched."),
+        (name = "keys", description = "Who may ask."),
         (name = "operation", description = "How the server is.")
     )
 )]
@@ -83,26 +92,39 @@ fn others() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(pages::get_page))
         .routes(routes!(chunks::get_chunk))
         .routes(routes!(health::get_health))
+        .routes(routes!(keys::create_key, keys::list_keys))
+        .routes(routes!(keys::revoke_key))
+}
+
+/// The routes and their description, which says who may use each.
+fn described_routes() -> (Router<Arc<State>>, openapi::OpenApi) {
+    let (router, mut description) = routes().split_for_parts();
+    policy::describe(&mut description);
+    (router, description)
+}
+
+/// Every route there is, without the layers.
+fn all_routes() -> Router<Arc<State>> {
+    let (router, description) = described_routes();
+    let pages = docs::router(description).route("/", get(ui::show_page)).route("/assets/{name}", get(ui::get_asset));
+    router.merge(shape::pages(pages).layer(shape::compression()))
 }
 
 /// The API's description, OpenAPI 3.1.
 #[must_use]
 pub fn openapi() -> openapi::OpenApi {
-    routes().split_for_parts().1
+    described_routes().1
 }
 
 /// The public router.
 pub fn router(state: State) -> Router {
-    let (router, description) = routes().split_for_parts();
-    let pages = docs::router(description).route("/", get(ui::show_page)).route("/assets/{name}", get(ui::get_asset));
     let cors = shape::cors(&state.cors_origins);
-    router
-        .merge(shape::pages(pages).layer(shape::compression()))
+    all_routes()
         .fallback(unknown_route)
-        .method_not_allowed_fallback(wrong_method)
+        .method_not_allowed_fallback(answer_wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
-        .layer(option_layer(cors))
-        .layer(CatchPanicLayer::custom(answer_panic))
+        // In one call, since each call costs every request a box.
+        .layer((CatchPanicLayer::custom(answer_panic), option_layer(cors), Identify::new(state.access.clone())))
         .layer(middleware::from_fn(observe::observe))
         .with_state(Arc::new(state))
 }
@@ -120,7 +142,11 @@ async fn unknown_route(uri: axum::http::Uri) -> Problem {
     Problem::not_found(format!("there is nothing at {}; /docs lists the routes", uri.path()))
 }
 
-async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+async fn answer_wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+    wrong_method(&method, &uri)
+}
+
+fn wrong_method(method: &axum::http::Method, uri: &axum::http::Uri) -> Problem {
     let detail = format!("{} does not take {method}; /docs lists the routes and their methods", uri.path());
     Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }

@@ -1,5 +1,7 @@
 //! `/api/pages`: a whole page, or as much of it as a reader has room for.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     extract::{RawQuery, State as Shared},
@@ -12,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     State,
     extract::{Fields, Segment},
+    identity::Identity,
     respond::{self, Problem},
 };
 use crate::{
@@ -87,7 +90,8 @@ struct FindParameters {
     )
 )]
 pub async fn find_page(
-    Shared(state): Shared<std::sync::Arc<State>>,
+    Shared(state): Shared<Arc<State>>,
+    identity: Identity,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     let mut fields = Fields::from_query(query.as_deref())?;
@@ -101,7 +105,7 @@ pub async fn find_page(
     let part = part_from(&mut fields);
     fields.finish()?;
     let url = url.unwrap_or_default();
-    let resolved = state.search.catalog().await?.resolve(&selection).map_err(Error::from)?;
+    let resolved = state.search.catalog().await?.resolve(&selection, &identity.view()).map_err(Error::from)?;
     let page = state.index.page_at(&url, &resolved).await?;
     let page = page.ok_or_else(|| Problem::not_found(format!("no published page has the address {url:?}")))?;
     respond::json(&PageBody::new(page, part))
@@ -131,7 +135,8 @@ struct PartParameters {
     )
 )]
 pub async fn get_page(
-    Shared(state): Shared<std::sync::Arc<State>>,
+    Shared(state): Shared<Arc<State>>,
+    identity: Identity,
     Segment(page_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
@@ -139,7 +144,7 @@ pub async fn get_page(
     let part = part_from(&mut fields);
     fields.finish()?;
     let page = match page_id.parse() {
-        Ok(id) => state.search.page(id).await?,
+        Ok(id) => state.search.page(id, &identity.view()).await?,
         Err(_) => return Err(Problem::invalid("page_id", "must be a whole number")),
     };
     let page = page.ok_or_else(|| Problem::not_found(format!("no published page has the id {page_id}")))?;

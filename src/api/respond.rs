@@ -11,7 +11,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{error::Error, index};
+use crate::{
+    error::Error,
+    index::{self, keys::Scope},
+};
 
 /// Where an answer came from.
 pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -40,6 +43,9 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     #[serde(skip)]
     retry_after: Option<u32>,
+    /// How to prove who one is: `WWW-Authenticate`.
+    #[serde(skip)]
+    challenge: Option<String>,
 }
 
 /// One field that is wrong.
@@ -64,6 +70,7 @@ impl Problem {
             request_id: String::new(),
             errors: Vec::new(),
             retry_after: None,
+            challenge: None,
         }
     }
 
@@ -84,6 +91,46 @@ impl Problem {
     #[must_use]
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// 401: who asks is not known. `error` is the code of RFC 6750, where a key was shown.
+    #[must_use]
+    pub(super) fn unauthorized(code: &'static str, detail: impl Into<String>, error: Option<&str>) -> Self {
+        let error = error.map_or_else(String::new, |error| format!(", error=\"{error}\""));
+        let challenge = Some(format!("Bearer realm=\"doc-server\"{error}"));
+        Self { challenge, ..Self::new(StatusCode::UNAUTHORIZED, code, detail) }
+    }
+
+    /// 401: without a key this may not be done.
+    #[must_use]
+    pub(super) fn key_required(scope: Scope) -> Self {
+        let detail = format!(
+            "this needs a key with the scope {:?}; send it as Authorization: Bearer dsk_… or as X-API-Key",
+            scope.name()
+        );
+        Self::unauthorized("key_required", detail, None)
+    }
+
+    /// 401: the key is worth nothing. Which of the three reasons it is, is for its owner to find out.
+    #[must_use]
+    pub(super) fn wrong_key() -> Self {
+        let detail = "the key is unknown, revoked or expired; ask for another";
+        Self::unauthorized("key_invalid", detail, Some("invalid_token"))
+    }
+
+    /// 403: the key is good, but not for this.
+    #[must_use]
+    pub(super) fn scope_missing(scope: Scope) -> Self {
+        let detail = format!("the key lacks the scope {:?}; use one that has it", scope.name());
+        let challenge =
+            format!("Bearer realm=\"doc-server\", error=\"insufficient_scope\", scope=\"{}\"", scope.name());
+        Self { challenge: Some(challenge), ..Self::new(StatusCode::FORBIDDEN, "scope_missing", detail) }
+    }
+
+    /// 503: whether the key is good cannot be asked now.
+    #[must_use]
+    pub(super) fn unconfirmed_key() -> Self {
+        Self::unavailable("key_unconfirmed", "the database cannot be reached, so the key cannot be checked; try again")
     }
 
     /// 500 for a bug: the caller learns nothing but the request id.
@@ -116,6 +163,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = self.challenge.and_then(|challenge| HeaderValue::try_from(challenge).ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
@@ -168,6 +218,7 @@ impl From<index::Error> for Problem {
             index::Error::NotFound(detail) => Self::not_found(detail.clone()),
             index::Error::Gone => Self::new(StatusCode::GONE, "cursor_expired", error.to_string()),
             index::Error::BuildRunning { .. } => Self::new(StatusCode::CONFLICT, "import_running", error.to_string()),
+            index::Error::TooManyKeys { .. } => Self::new(StatusCode::CONFLICT, "too_many_keys", error.to_string()),
             index::Error::Busy { .. } => {
                 tracing::warn!(%error, "no database connection");
                 Self::unavailable("overloaded", "the server is busy; try again")

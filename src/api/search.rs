@@ -1,6 +1,6 @@
 //! `GET` and `POST /api/search`: parameters to a [`Query`], the answer's bytes with timings in a header.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -13,11 +13,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     State, coding,
     extract::{Fields, refuse_parameters},
+    identity::Identity,
     respond::{self, Problem},
 };
 use crate::{
     answer::Answer,
-    index::Selection,
+    index::{Selection, View},
     query::{Caching, Content, Cursor, Fusion, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query, Ranking},
     search::{Coding, Key, Served, Timings},
 };
@@ -102,11 +103,13 @@ struct SearchParameters {
     )
 )]
 pub async fn search_documents(
-    Shared(state): Shared<std::sync::Arc<State>>,
+    Shared(state): Shared<Arc<State>>,
+    identity: Identity,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    answer(&state, Fields::from_query(query.as_deref())?, &headers, coding::accepted(&headers)).await
+    let accepted = coding::accepted(&headers);
+    answer((&state, &identity), Fields::from_query(query.as_deref())?, &headers, accepted).await
 }
 
 /// Search for passages, with the parameters as a JSON object.
@@ -125,23 +128,24 @@ pub async fn search_documents(
     )
 )]
 pub async fn search_documents_post(
-    Shared(state): Shared<std::sync::Arc<State>>,
+    Shared(state): Shared<Arc<State>>,
+    identity: Identity,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     refuse_parameters(request.uri().query())?;
     let accepted = coding::accepted(request.headers());
     let fields = Fields::from_body(request, state.max_body_bytes).await?;
     // Conditions are for GET.
-    answer(&state, fields, &HeaderMap::new(), accepted).await
+    answer((&state, &identity), fields, &HeaderMap::new(), accepted).await
 }
 
 async fn answer(
-    state: &State,
+    (state, identity): (&State, &Identity),
     fields: Fields,
     conditions: &HeaderMap,
     accepted: Option<Coding>,
 ) -> Result<Response<Body>, Problem> {
-    let (query, caching) = query_from(fields)?;
+    let (query, caching) = query_from(fields, identity.view())?;
     let conditional = conditions.contains_key(header::IF_NONE_MATCH);
     let has = |key: &Key| conditional && respond::has_tag(conditions, &key.to_string());
     let outcome = state.search.run(query, caching, has).await?;
@@ -187,11 +191,11 @@ fn x_cache(served: Served) -> &'static str {
     }
 }
 
-/// Reads and checks the parameters.
+/// Reads and checks the parameters of a caller who may see `view`.
 ///
 /// # Errors
 /// 400 for an unknown name, 422 with every value that is not allowed.
-pub(super) fn query_from(mut fields: Fields) -> Result<(Query, Caching), Problem> {
+pub(super) fn query_from(mut fields: Fields, view: View) -> Result<(Query, Caching), Problem> {
     let required = !fields.has("query");
     let text = fields.text("query", 1..=MAX_QUERY_CHARS);
     if required {
@@ -217,6 +221,7 @@ pub(super) fn query_from(mut fields: Fields) -> Result<(Query, Caching), Problem
         highlight: fields.boolean("highlight").unwrap_or_default(),
         explain: fields.boolean("explain").unwrap_or_default(),
         cursor: None,
+        view,
     };
     let unused = match query.mode {
         Mode::Keyword => query.rank.min_similarity.is_some().then_some("min_similarity"),
@@ -271,7 +276,9 @@ mod tests {
 
     #[test]
     fn the_description_names_just_the_parameters_that_are_read() {
-        let Err(problem) = query_from(Fields::from_query(Some("nothing_like_it=1")).expect("UTF-8")) else {
+        let Err(problem) =
+            query_from(Fields::from_query(Some("nothing_like_it=1")).expect("UTF-8"), View::everything())
+        else {
             panic!("an unknown parameter was taken")
         };
         let allowed = problem.detail.split("allowed are ").nth(1).expect("the allowed names");

@@ -1,5 +1,7 @@
 //! `/api/sources`: what is searched. Read from the catalog in memory; changes go through to the database.
 
+use std::sync::Arc;
+
 use axum::{
     body::Body,
     extract::{RawQuery, Request, State as Shared},
@@ -12,10 +14,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     State,
     extract::{Fields, Segment, refuse_parameters},
+    identity::Identity,
     respond::{self, Problem},
 };
 use crate::index::{
-    Catalog, Selection,
+    Catalog, Selection, View,
     catalog::{self},
     sources::{SourceChange, default_version},
 };
@@ -156,7 +159,8 @@ struct ListParameters {
     )
 )]
 pub async fn list_sources(
-    Shared(state): Shared<std::sync::Arc<State>>,
+    Shared(state): Shared<Arc<State>>,
+    identity: Identity,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     /// All sources of most installations in one answer, a few hundred kilobytes at the most.
@@ -176,8 +180,9 @@ pub async fn list_sources(
             && tag.as_ref().is_none_or(|tag| source.tags.contains(tag))
             && cursor.as_ref().is_none_or(|after| *source.source_id > **after)
     };
+    let view = identity.view();
     let mut sources: Vec<SourceBody> =
-        catalog.sources.iter().filter(matches).take(limit + 1).map(SourceBody::from).collect();
+        catalog.sources(&view).filter(matches).take(limit + 1).map(SourceBody::from).collect();
     let more = sources.len() > limit;
     sources.truncate(limit);
     let next_cursor = more.then(|| sources.last().map(|last| last.source_id.clone())).flatten();
@@ -196,13 +201,14 @@ pub async fn list_sources(
     )
 )]
 pub async fn get_source(
-    Shared(state): Shared<std::sync::Arc<State>>,
+    Shared(state): Shared<Arc<State>>,
+    identity: Identity,
     Segment(source_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     refuse_parameters(query.as_deref())?;
     let (catalog, confirmed) = state.search.catalog_or_last().await?;
-    let source = find(&catalog, &source_id)?;
+    let source = find(&catalog, &source_id, &identity.view())?;
     respond::json(&SourceBody::from(source)).map(|response| marked(response, confirmed))
 }
 
@@ -244,7 +250,8 @@ struct ChangeBody {
     )
 )]
 pub async fn change_source(
-    Shared(state): Shared<std::sync::Arc<State>>,
+    Shared(state): Shared<Arc<State>>,
+    identity: Identity,
     Segment(source_id): Segment,
     request: Request,
 ) -> Result<Response<Body>, Problem> {
@@ -258,15 +265,19 @@ pub async fn change_source(
         default_version: fields.text("default_version", 1..=128),
     };
     fields.finish()?;
+    let view = identity.view();
+    if !view.allows(&source_id) {
+        return Err(unknown(&source_id));
+    }
     if let Some(version) = &change.default_version {
         let selection = Selection { sources: vec![source_id.clone()], version: Some(version.clone()) };
         let catalog = state.search.catalog().await?;
-        find(&catalog, &source_id)?;
-        catalog.resolve(&selection).map_err(|error| Problem::invalid("default_version", error.to_string()))?;
+        find(&catalog, &source_id, &view)?;
+        catalog.resolve(&selection, &view).map_err(|error| Problem::invalid("default_version", error.to_string()))?;
     }
     state.index.change_source(&source_id, &change).await?;
     let catalog = state.search.catalog().await?;
-    let source = find(&catalog, &source_id)?;
+    let source = find(&catalog, &source_id, &view)?;
     respond::json(&SourceBody::from(source))
 }
 
@@ -281,20 +292,28 @@ pub async fn change_source(
     )
 )]
 pub async fn delete_source(
-    Shared(state): Shared<std::sync::Arc<State>>,
+    Shared(state): Shared<Arc<State>>,
+    identity: Identity,
     Segment(source_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Problem> {
     refuse_parameters(query.as_deref())?;
+    let view = identity.view();
+    if !view.allows(&source_id) {
+        return Err(unknown(&source_id));
+    }
     if state.index.delete_source(&source_id).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     let catalog = state.search.catalog().await?;
-    find(&catalog, &source_id).map(|_| StatusCode::NO_CONTENT)
+    find(&catalog, &source_id, &view).map(|_| StatusCode::NO_CONTENT)
 }
 
-fn find<'a>(catalog: &'a Catalog, source_id: &str) -> Result<&'a catalog::Source, Problem> {
-    catalog
-        .source(source_id)
-        .ok_or_else(|| Problem::not_found(format!("no source is called {source_id:?}; GET /api/sources lists them")))
+fn find<'a>(catalog: &'a Catalog, source_id: &str, view: &View) -> Result<&'a catalog::Source, Problem> {
+    catalog.source(source_id, view).ok_or_else(|| unknown(source_id))
+}
+
+/// The same for one that the caller may not see.
+fn unknown(source_id: &str) -> Problem {
+    Problem::not_found(format!("no source is called {source_id:?}; GET /api/sources lists them"))
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{query::Mode, rank::Fusion, runtime::telemetry::LogFormat};
+use crate::{index::keys::Scope, query::Mode, rank::Fusion, runtime::telemetry::LogFormat};
 
 /// Search documentation by meaning and by words, fused inside Postgres.
 #[derive(Debug, Parser)]
@@ -59,6 +59,9 @@ pub enum Command {
     Explain(SearchFlags),
     /// Rebuild the vector index beside the one in use, and swap
     Index(IndexFlags),
+    /// Make, list and revoke the keys of callers
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Measure relevance on labelled search sets (BEIR layout: corpus.jsonl, queries.jsonl, qrels/test.tsv)
     Eval(EvalFlags),
     /// Print the API's description (OpenAPI 3.1)
@@ -84,6 +87,53 @@ pub struct ServeFlags {
     /// Refuse to start on a schema that is not up to date, instead of migrating it
     #[arg(long)]
     pub no_migrate: bool,
+    /// Let callers without a key do everything, on any address
+    #[arg(long)]
+    pub insecure_open: bool,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key and print its secret, once
+    Create(CreateKeyFlags),
+    /// List the keys, without their secrets
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a key worth nothing on every replica
+    Revoke {
+        /// The key's id, as the list tells it
+        key_id: i64,
+    },
+}
+
+/// Flags of `keys create`.
+#[derive(Debug, Args)]
+pub struct CreateKeyFlags {
+    /// Name for people, such as the program that will use it
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// What its bearer may do; may be repeated
+    #[arg(
+        long,
+        value_name = "SCOPE",
+        required = true,
+        help = "What its bearer may do: search, sources:write, jobs:write, config:write, or admin for everything; \
+                may be repeated"
+    )]
+    pub scope: Vec<Scope>,
+    /// Only this source; may be repeated, * stands for any characters
+    #[arg(long, value_name = "ID")]
+    pub source: Vec<String>,
+    /// Worth nothing after so many days; never ends when absent
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub expires_in_days: Option<u32>,
+    /// A limit of its own; that of each route when absent
+    #[arg(long, value_name = "COUNT")]
+    pub requests_per_minute: Option<u32>,
 }
 
 /// Flags of `ingest`.
@@ -216,6 +266,7 @@ impl SettingFlags {
         if let Command::Serve(flags) = command {
             overrides.push(("bind", flags.bind.map(|address| address.to_string())));
             overrides.push(("admin_bind", flags.admin_bind.map(|address| address.to_string())));
+            overrides.push(("insecure_open", flags.insecure_open.then(|| "true".to_owned())));
         }
         overrides.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }

@@ -8,7 +8,7 @@ use std::{
 use super::{App, Error, arguments::IngestFlags, terminal::Meter};
 use crate::{
     config::Settings,
-    index::{generations::Target, sources::default_version},
+    index::{View, generations::Target, sources::default_version},
     work::{
         import::{self, Import, Progress, Report},
         material::Material,
@@ -42,7 +42,10 @@ pub async fn run(settings: Settings, flags: &IngestFlags) -> Result<(), Error> {
         .run(async |app| {
             let stored = async || -> Result<_, Error> {
                 let catalog = app.index.catalog().await?;
-                Ok(catalog.source(&flags.source).map(|source| source.url.clone()).unwrap_or_default())
+                Ok(catalog
+                    .source(&flags.source, &View::everything())
+                    .map(|source| source.url.clone())
+                    .unwrap_or_default())
             };
             let base_url = match &flags.url {
                 Some(url) => url.clone(),
@@ -50,7 +53,7 @@ pub async fn run(settings: Settings, flags: &IngestFlags) -> Result<(), Error> {
             };
             let report = import_with_progress(app, &Import { base_url, ..work.clone() }).await?;
             let catalog = app.index.refresh_catalog().await?;
-            let default = catalog.source(&flags.source).and_then(default_version);
+            let default = catalog.source(&flags.source, &View::everything()).and_then(default_version);
             Ok((report, default))
         })
         .await?;

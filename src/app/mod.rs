@@ -8,6 +8,7 @@ mod explain;
 mod healthcheck;
 mod index;
 mod ingest;
+mod keys;
 mod search;
 mod serve;
 mod terminal;
@@ -103,6 +104,7 @@ pub async fn run() -> Result<(), Error> {
         Command::Search(flags) => search::run(settings, &flags).await,
         Command::Explain(flags) => explain::run(settings, &flags).await,
         Command::Index(flags) => index::run(settings, &flags).await,
+        Command::Keys(command) => keys::run(settings, command).await,
         Command::Eval(flags) => eval::run(settings, &flags).await,
         Command::Healthcheck => healthcheck::run(&settings).await,
         Command::Openapi | Command::Completions { .. } => Ok(()),

@@ -1,13 +1,17 @@
 //! `doc-server serve`: both doors open, until a signal.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{App, Error, arguments::ServeFlags};
 use crate::{
-    admin, api,
-    config::{EmbedProvider, Settings},
+    admin,
+    api::{
+        self,
+        identity::{Access, AdminDoor, Open},
+    },
+    config::{self, EmbedProvider, Settings},
     health::{self, Health},
-    index::cleanup,
+    index::{Catalog, cleanup},
     runtime::{lifecycle::Signals, listen, metrics},
     search,
 };
@@ -27,10 +31,13 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         app = App::open(&settings) => app?,
         () = signals.next() => return Err(Error::Interrupted),
     };
-    if let Err(error) = prepare(&app, &settings, flags).await {
-        app.close().await;
-        return Err(error);
-    }
+    let access = match prepare(&app, &settings, flags).await {
+        Ok(access) => access,
+        Err(error) => {
+            app.close().await;
+            return Err(error);
+        }
+    };
     let health = Arc::new(Health::new(app.embedder.clone(), app.shared.clone()));
     health.probe(&app.index).await;
     start_tasks(&app, &settings, &health);
@@ -39,6 +46,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         search: app.search.clone(),
         index: app.index.clone(),
         health: Arc::clone(&health),
+        access: access.clone(),
         max_body_bytes: settings.max_body_bytes,
         cors_origins: settings.cors_origins.clone(),
         deadline: settings.deadline(),
@@ -47,7 +55,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         search: app.search.clone(),
         max_body_bytes: settings.max_body_bytes,
         deadline: settings.deadline(),
-        loopback: settings.admin_bind.ip().is_loopback(),
+        door: AdminDoor { access, loopback: settings.admin_bind.ip().is_loopback() },
     });
     let door = admin::State { metrics: recorder, health, stopping: lifecycle.stopping() };
     tracing::info!("listening on http://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
@@ -59,7 +67,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
     if well { Ok(()) } else { Err(Error::Failed("did not stop in order; the log says why".to_owned())) }
 }
 
-async fn prepare(app: &App, settings: &Settings, flags: &ServeFlags) -> Result<(), Error> {
+async fn prepare(app: &App, settings: &Settings, flags: &ServeFlags) -> Result<Access, Error> {
     // A lazy model must not hide until the first caller that it is missing. A provider may be away for now.
     if settings.embed_provider == EmbedProvider::Local && settings.model_hub.is_empty() {
         app.embedder.identity().await?;
@@ -72,8 +80,34 @@ async fn prepare(app: &App, settings: &Settings, flags: &ServeFlags) -> Result<(
             tracing::info!(applied, "applied migrations");
         }
     }
-    app.index.refresh_catalog().await?;
-    Ok(())
+    let catalog = app.index.refresh_catalog().await?;
+    access(app, settings, &catalog)
+}
+
+/// Who may do what. An address that others reach is never open by accident.
+fn access(app: &App, settings: &Settings, catalog: &Catalog) -> Result<Access, Error> {
+    let invalid = |setting, message| Error::from(config::Error::Invalid { setting, message });
+    let without_key = settings.anonymous_scopes().map_err(|message| invalid("anonymous_scopes", message))?;
+    let open = match settings.bind.ip().is_loopback() {
+        _ if settings.insecure_open => Open::Always,
+        true => Open::UntilFirstKey,
+        false => Open::Never,
+    };
+    if open == Open::Never && without_key.is_empty() && !catalog.keys.any_is_valid() {
+        return Err(invalid("bind", closed_to_all(settings.bind)));
+    }
+    if open == Open::Always {
+        tracing::warn!(bind = %settings.bind, "insecure_open: whoever reaches this address may do everything, without a key");
+    }
+    Ok(Access::new(app.search.clone(), open, without_key))
+}
+
+fn closed_to_all(bind: SocketAddr) -> String {
+    format!(
+        "{bind} can be reached from other machines, and there is no valid key, so nobody could use it; make one with \
+         `doc-server keys create --name admin --scope admin`, or name what callers without a key may do in \
+         anonymous_scopes (search), or let them do everything with --insecure-open"
+    )
 }
 
 fn start_tasks(app: &App, settings: &Settings, health: &Arc<Health>) {

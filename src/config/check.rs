@@ -1,7 +1,7 @@
 //! Values that cannot be used, and settings that contradict one another: refused at start, both named.
 
-use super::{EmbedProvider, Error, Settings, addresses};
-use crate::index;
+use super::{EmbedProvider, Error, Settings, parts};
+use crate::index::{self, keys::Scope};
 
 impl Settings {
     /// Checks every value that has a range, and those that must fit together.
@@ -45,6 +45,13 @@ impl Settings {
         self.check_caches()?;
         if let Err(message) = check_origins(&self.cors_origins) {
             return Err(Error::Invalid { setting: "cors_origins", message });
+        }
+        if self
+            .anonymous_scopes()
+            .map_err(|message| Error::Invalid { setting: "anonymous_scopes", message })?
+            .allow(Scope::Admin)
+        {
+            return invalid("anonymous_scopes", "admin cannot be given to callers without a key; see insecure_open");
         }
         if self.embed_provider == EmbedProvider::Remote && (self.embed_url.is_empty() || self.embed_model.is_empty()) {
             return invalid("embed_provider", "remote needs embed_url and embed_model");
@@ -90,7 +97,7 @@ impl Settings {
         for (setting, urls) in
             [("database_direct_url", &self.database_direct_url), ("database_read_urls", &self.database_read_urls)]
         {
-            for url in addresses(urls) {
+            for url in parts(urls) {
                 if let Err(error) = index::parse_url(url) {
                     return Err(Error::Invalid { setting, message: error });
                 }

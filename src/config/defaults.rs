@@ -58,6 +58,8 @@ impl Default for Settings {
             max_file_bytes: 5 * 1024 * 1024,
             max_body_bytes: 1024 * 1024,
             cors_origins: String::new(),
+            insecure_open: false,
+            anonymous_scopes: String::new(),
             retention_s: 15 * 60,
             log_level: "info".to_owned(),
             log_format: LogFormat::Pretty,

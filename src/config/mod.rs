@@ -116,6 +116,10 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// Origins whose pages may call the API from a browser, with commas; `*` for all, empty for none.
     pub cors_origins: String,
+    /// Callers without a key may do everything, on any address.
+    pub insecure_open: bool,
+    /// Scopes of callers without a key, comma-separated; empty gives them none.
+    pub anonymous_scopes: String,
     /// How long replaced documents stay readable for searches and cursors that began before.
     pub retention_s: u64,
     /// `error`, `warn`, `info`, `debug`, `trace`, or `target=level` pairs.
@@ -148,8 +152,8 @@ pub enum EmbedProvider {
     Fake,
 }
 /// The parts of a comma-separated list.
-fn addresses(urls: &str) -> impl Iterator<Item = &str> {
-    urls.split(',').map(str::trim).filter(|url| !url.is_empty())
+fn parts(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 /// A setting that cannot be used.

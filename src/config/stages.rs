@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Settings, addresses};
+use super::{Settings, parts};
 use crate::{
     cache::{self, shared},
-    index::{self, cluster},
+    index::{self, cluster, keys::Scopes},
     runtime::listen,
     search,
 };
@@ -29,8 +29,8 @@ impl Settings {
         // Checked before: an address that does not parse is refused at start.
         let parse = |url: &str| index::parse_url(url).ok();
         index::Config {
-            direct: addresses(&self.database_direct_url).find_map(parse),
-            replicas: addresses(&self.database_read_urls).filter_map(parse).collect(),
+            direct: parts(&self.database_direct_url).find_map(parse),
+            replicas: parts(&self.database_read_urls).filter_map(parse).collect(),
             pool: index::pool::Config {
                 leak_after: Duration::from_millis(self.database_leak_after_ms),
                 transaction_pooling: !self.database_direct_url.is_empty(),
@@ -87,6 +87,14 @@ impl Settings {
     #[must_use]
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.embed_timeout_ms + 2 * self.database_statement_timeout_ms + 1_000)
+    }
+
+    /// What callers without a key may do.
+    ///
+    /// # Errors
+    /// Says which name is no scope, and which there are.
+    pub fn anonymous_scopes(&self) -> Result<Scopes, String> {
+        Scopes::parse(parts(&self.anonymous_scopes))
     }
 
     /// The front door's bounds.

@@ -1,4 +1,5 @@
-//! What is published: every source, its versions and the generation that search reads, as one snapshot in memory.
+//! What is published (every source, its versions and the generation that search reads) and who may ask, as one snapshot in
+//! memory.
 //!
 //! A snapshot is believed for five seconds after it was read. A background task re-reads it when another process
 //! announces a publish, and twice a lease anyway, so that requests hardly ever read it themselves. When the database is
@@ -10,11 +11,12 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use tokio::time::Instant;
 
-use super::{Error, Index, Resolved, Selection, parked::Reader};
+use super::{Error, Index, Resolved, Selection, View, keys::KnownKeys, parked::Reader};
 
 /// The channel on which a publish, a change of a source or its deletion is announced, with the transaction.
 pub(super) const CHANNEL: &str = "doc_server_catalog";
@@ -38,24 +40,37 @@ const REMEMBERED: usize = 256;
 #[derive(Debug)]
 pub struct Catalog {
     /// The sources that are not deleted.
-    pub sources: Vec<Source>,
+    pub(super) sources: Vec<Source>,
+    /// The keys that callers may show.
+    pub keys: KnownKeys,
     /// The last change it holds.
     pub(super) epoch: i32,
     read_at: Instant,
-    resolved: RwLock<HashMap<Selection, Arc<Resolved>>>,
+    resolved: RwLock<Remembered>,
+}
+
+/// What selections were resolved to, by the view of those who asked.
+#[derive(Debug, Default)]
+struct Remembered {
+    by_view: HashMap<View, HashMap<Selection, Arc<Resolved>>>,
+    count: usize,
 }
 
 impl Catalog {
-    pub(super) fn resolved(&self, selection: &Selection) -> Option<Arc<Resolved>> {
-        self.resolved.read().unwrap_or_else(PoisonError::into_inner).get(selection).cloned()
+    pub(super) fn resolved(&self, selection: &Selection, view: &View) -> Option<Arc<Resolved>> {
+        let known = self.resolved.read().unwrap_or_else(PoisonError::into_inner);
+        known.by_view.get(view)?.get(selection).cloned()
     }
 
-    pub(super) fn remember(&self, selection: &Selection, resolved: &Arc<Resolved>) {
+    pub(super) fn remember(&self, selection: &Selection, view: &View, resolved: &Arc<Resolved>) {
         let mut known = self.resolved.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED {
-            known.clear();
+        if known.count >= REMEMBERED {
+            *known = Remembered::default();
         }
-        known.insert(selection.clone(), Arc::clone(resolved));
+        let selections = known.by_view.entry(view.clone()).or_default();
+        if selections.insert(selection.clone(), Arc::clone(resolved)).is_none() {
+            known.count += 1;
+        }
     }
 }
 
@@ -121,18 +136,18 @@ pub struct Generation {
 /// The snapshot in use, shared by all handles.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    current: RwLock<Option<Arc<Catalog>>>,
+    current: ArcSwapOption<Catalog>,
     /// Held while reading: readings come one after the other, so a later one never loses to an earlier one.
     reading: tokio::sync::Mutex<()>,
     /// The last reading that failed, and why.
     failed: RwLock<Option<(Instant, String)>>,
     /// What was read before this is believed no longer.
-    doubted: RwLock<Option<Instant>>,
+    doubted: ArcSwapOption<Instant>,
 }
 
 impl Shared {
     fn current(&self) -> Option<Arc<Catalog>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.load_full()
     }
 
     fn failed_since(&self, asked: Instant) -> Option<String> {
@@ -151,9 +166,16 @@ impl Shared {
     }
 
     fn believed(&self) -> Option<Arc<Catalog>> {
-        let doubted = *self.doubted.read().unwrap_or_else(PoisonError::into_inner);
-        self.current()
-            .filter(|catalog| catalog.read_at.elapsed() < LEASE && doubted.is_none_or(|at| catalog.read_at > at))
+        self.with_believed(Arc::clone)
+    }
+
+    /// Reads the snapshot that is believed without taking it: what is asked for each request takes no lock, and writes nothing
+    /// that other threads read.
+    fn with_believed<T>(&self, read: impl FnOnce(&Arc<Catalog>) -> T) -> Option<T> {
+        let current = self.current.load();
+        let catalog = current.as_ref().filter(|catalog| catalog.read_at.elapsed() < LEASE)?;
+        let doubted = self.doubted.load();
+        doubted.as_ref().is_none_or(|at| catalog.read_at > **at).then(|| read(catalog))
     }
 }
 
@@ -178,6 +200,11 @@ impl Index {
     /// Whether `generation` is what is published of `version_id`, as far as is known now.
     pub(super) fn is_published(&self, version_id: i64, generation: i64) -> bool {
         self.catalog.current().is_some_and(|catalog| catalog.published().any(|known| known == (version_id, generation)))
+    }
+
+    /// What `read` finds in the catalog, if the one in memory is believed: at once, for what each request needs.
+    pub fn with_believed_catalog<T>(&self, read: impl FnOnce(&Catalog) -> T) -> Option<T> {
+        self.catalog.with_believed(|catalog| read(catalog))
     }
 
     /// The catalog, at most five seconds old.
@@ -232,7 +259,7 @@ impl Index {
 
     /// Ends the lease of what was read so far: the next search asks the database again.
     pub(super) fn doubt_catalog(&self) {
-        *self.catalog.doubted.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.catalog.doubted.store(Some(Arc::new(Instant::now())));
     }
 
     /// The catalog as of now: after a change of one's own.
@@ -249,7 +276,7 @@ impl Index {
     pub(super) async fn catch_up(&self) {
         if let Err(error) = self.refresh_catalog().await {
             tracing::warn!(%error, "changed, but cannot read the catalog again yet");
-            *self.catalog.current.write().unwrap_or_else(PoisonError::into_inner) = None;
+            self.catalog.current.store(None);
         }
     }
 
@@ -286,7 +313,7 @@ impl Index {
         // The lease begins before the statement: what is committed later may be missing.
         let read_at = Instant::now();
         let rows = sqlx::query(
-            "select e.epoch, pg_is_in_recovery() as standby, s.id, s.source_id, s.title, s.summary, s.url, s.tags, s.default_version, s.created_at, s.updated_at,
+            "select e.epoch, pg_is_in_recovery() as standby, exists (select from api_keys) as keyed, s.id, s.source_id, s.title, s.summary, s.url, s.tags, s.default_version, s.created_at, s.updated_at,
                     v.id as version_row, v.version, g.id as generation, g.model_id, m.name || '/' || m.precision as model,
                     g.pages, g.chunks, g.chunks_without_embedding, g.code_examples, g.words, g.published_at
              from catalog_epoch e
@@ -296,7 +323,7 @@ impl Index {
              left join models m on m.id = g.model_id
              order by s.source_id collate \"C\", v.id",
         )
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
         let mut sources: Vec<Source> = Vec::new();
         // After a failover an address may lead to the old primary, where nothing is published any more.
@@ -314,8 +341,16 @@ impl Index {
                 last.versions.push(version);
             }
         }
-        let catalog = Arc::new(Catalog { sources, epoch, read_at, resolved: RwLock::default() });
-        *self.catalog.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&catalog));
+        // After the epoch: keys that are newer than it do no harm.
+        let keyed = rows.first().map(|row| row.try_get("keyed")).transpose()?.unwrap_or(false);
+        let before = self.catalog.current();
+        let keys = match (keyed, before.as_ref().map(|catalog| &catalog.keys)) {
+            (true, before) => KnownKeys::read(connection, before).await?,
+            // Rows of keys are never deleted. Should somebody have, that must not open what was closed.
+            (false, before) => KnownKeys::none(before.is_some_and(KnownKeys::any_was_made)),
+        };
+        let catalog = Arc::new(Catalog { sources, keys, epoch, read_at, resolved: RwLock::default() });
+        self.catalog.current.store(Some(Arc::clone(&catalog)));
         Ok(catalog)
     }
 }

@@ -16,6 +16,7 @@ mod follow;
 pub mod generations;
 mod held;
 pub mod hot_searches;
+pub mod keys;
 pub mod keywords;
 pub mod migrations;
 mod parked;
@@ -28,6 +29,7 @@ mod session;
 pub mod sources;
 pub mod terms;
 pub mod vectors;
+mod view;
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,6 +41,7 @@ use pool::Pools;
 pub use reads::Seen;
 pub use replicas::ReplicaStatus;
 pub use sources::{Resolved, ResolvedGeneration, Selection};
+pub use view::View;
 
 use crate::runtime::lifecycle::Lifecycle;
 
@@ -132,6 +135,12 @@ pub enum Error {
         source_id: String,
         /// Its version.
         version: String,
+    },
+    /// There are as many valid keys as every replica can keep in memory.
+    #[error("there are {most} valid keys, which is the most; revoke some first")]
+    TooManyKeys {
+        /// How many.
+        most: i64,
     },
     /// Anything unexpected: a bug or a broken database.
     #[error("database error: {0}")]

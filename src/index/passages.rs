@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::{FromRow, Row, postgres::PgRow};
 
 use super::{
-    Error, Index, Resolved,
+    Error, Index, Resolved, View,
     parked::Reader,
     reads::{Seen, seen, with_complete},
 };
@@ -91,16 +91,16 @@ impl Index {
         self.pools.search("passages", read).await
     }
 
-    /// A published chunk with up to `before` and `after` neighbours of its page, in page order.
-    /// Empty when no published generation has it.
+    /// A published chunk with up to `around` (before, after) neighbours of its page, in page order.
+    /// Empty when no published generation of a source in `view` has it.
     ///
     /// # Errors
     /// When the database does not answer in time.
     pub async fn chunk_with_neighbours(
         &self,
         chunk_id: i64,
-        before: u16,
-        after: u16,
+        (before, after): (u16, u16),
+        view: &View,
     ) -> Result<Vec<(Passage, String, String)>, Error> {
         let read = |mut connection: Reader| async move {
             let query = sqlx::query(
@@ -112,11 +112,13 @@ impl Index {
              join pages p on p.id = hit.page_id
              join chunks c on c.page_id = hit.page_id and c.number between hit.number - $2 and hit.number + $3
              where hit.id = $1 and hit.born <= v.published_generation and hit.died > v.published_generation
+               and ($4::text[] is null or s.source_id like any($4))
              order by c.number",
             )
             .bind(chunk_id)
             .bind(i32::from(before))
-            .bind(i32::from(after));
+            .bind(i32::from(after))
+            .bind(view.like());
             let rows = self.rows("chunk.neighbours", query, &mut connection).await?;
             let complete = !connection.on_replica() || self.is_current(rows.first())?;
             connection.done().await?;
@@ -128,14 +130,17 @@ impl Index {
         Ok(self.pools.search("chunk", read).await?.value)
     }
 
-    /// A published page by its id.
+    /// A published page by its id, if its source is in `view`.
     ///
     /// # Errors
     /// When the database does not answer in time.
-    pub async fn page(&self, page_id: i64) -> Result<Option<Page>, Error> {
+    pub async fn page(&self, page_id: i64, view: &View) -> Result<Option<Page>, Error> {
         let read = |mut connection: Reader| async move {
-            let query = sqlx::query(sqlx::AssertSqlSafe(PAGE.to_owned() + " and p.id = $1"));
-            let row = self.rows("page.by_id", query.bind(page_id), &mut connection).await?.pop();
+            let query = sqlx::query(sqlx::AssertSqlSafe(
+                PAGE.to_owned() + " and p.id = $1 and ($2::text[] is null or s.source_id like any($2))",
+            ));
+            let query = query.bind(page_id).bind(view.like());
+            let row = self.rows("page.by_id", query, &mut connection).await?.pop();
             let complete = !connection.on_replica() || self.is_current(row.as_ref())?;
             connection.done().await?;
             let value = row.as_ref().map(Page::from_row).transpose()?;

@@ -7,9 +7,12 @@ use bytes::Bytes;
 
 use super::Search;
 use crate::{
-    cache::{Key, Lifetime, Local, Value},
+    cache::{Key, Lifetime, Local, Parts, Value},
     error::Error,
-    index::passages::{Page, Passage},
+    index::{
+        View,
+        passages::{Page, Passage},
+    },
 };
 
 /// What is made now is seen within a second.
@@ -60,30 +63,39 @@ impl Absent {
     }
 }
 
+/// What is not there for one caller may be for another.
+fn key(kind: &str, id: i64, view: &View) -> Key {
+    let allowed = |parts: Parts<_>, patterns: &[String]| {
+        parts.list(patterns.iter(), |parts: Parts<_>, pattern: &String| parts.text(pattern))
+    };
+    Key::parts().text(kind).number(id).maybe(view.patterns(), allowed).key()
+}
+
 impl Search {
-    /// A published page.
+    /// A published page of a source in `view`.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn page(&self, id: i64) -> Result<Option<Page>, Error> {
-        let read = async { Ok(self.path.stages.index.page(id).await?) };
-        self.path.absent.or_read(Key::parts().text("page").number(id).key(), read).await
+    pub async fn page(&self, id: i64, view: &View) -> Result<Option<Page>, Error> {
+        let read = async { Ok(self.path.stages.index.page(id, view).await?) };
+        self.path.absent.or_read(key("page", id, view), read).await
     }
 
-    /// A published passage with up to `before` and `after` of its neighbours, each with its source and version.
+    /// A published passage of a source in `view` with up to `around` (before, after) of its neighbours, each with its source
+    /// and version.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn chunk(
         &self,
         id: i64,
-        before: u16,
-        after: u16,
+        around: (u16, u16),
+        view: &View,
     ) -> Result<Option<Vec<(Passage, String, String)>>, Error> {
         let read = async {
-            let passages = self.path.stages.index.chunk_with_neighbours(id, before, after).await?;
+            let passages = self.path.stages.index.chunk_with_neighbours(id, around, view).await?;
             Ok(Some(passages).filter(|passages| !passages.is_empty()))
         };
-        self.path.absent.or_read(Key::parts().text("chunk").number(id).key(), read).await
+        self.path.absent.or_read(key("chunk", id, view), read).await
     }
 }

@@ -39,8 +39,8 @@ impl Search {
         let (index, recorder) = stages.index.explaining();
         let catalog = index.catalog().await?;
         let resolved = match &query.cursor {
-            Some(cursor) => Arc::new(index.resolve_pinned(&catalog, &cursor.generations).await?),
-            None => catalog.resolve(&query.selection)?,
+            Some(cursor) => Arc::new(index.resolve_pinned(&catalog, &cursor.generations, &query.view).await?),
+            None => catalog.resolve(&query.selection, &query.view)?,
         };
         stages.index = index;
         let (answer, _) =

@@ -28,6 +28,7 @@ impl cache::Value for Answered {
     fn bytes(&self) -> usize {
         let question = &self.question;
         let sources: usize = question.selection.sources.iter().map(|source| source.len() + size_of::<String>()).sum();
+        // Lists of what callers may see are shared with their keys.
         self.body.weight() + size_of::<Query>() + question.text.len() + sources
     }
 

@@ -45,8 +45,21 @@ fn parts_of_answer<S: Sink>(parts: Parts<S>, profile: &Profile, query: &Query, d
         Mode::Vector => parts.flag(1).text(&profile.model),
         Mode::Hybrid => parts.flag(2).text(&profile.model),
     };
-    let Query { text, match_count, selection, mode: _, rank, exact, ef_search, content, highlight, explain, cursor } =
-        query;
+    let Query {
+        text,
+        match_count,
+        selection,
+        mode: _,
+        rank,
+        exact,
+        ef_search,
+        content,
+        highlight,
+        explain,
+        cursor,
+        // Whoever may see other documents has another fingerprint of them.
+        view: _,
+    } = query;
     let threshold = |parts: Parts<S>, number: f32| parts.number(number.to_bits());
     let parts = parts
         .text(text)

@@ -211,12 +211,17 @@ impl Search {
         Ok(self.path.stages.index.catalog().await?)
     }
 
-    /// The same, and whether the database has confirmed it: while it is away, the last one read, for the stale window.
+    /// The catalog, and whether the database has confirmed it: while it is away, the last one read, for the stale window.
     ///
     /// # Errors
     /// When the stale window is over too.
     pub async fn catalog_or_last(&self) -> Result<(Arc<Catalog>, bool), Error> {
         Ok(self.path.stages.index.catalog_or_last(self.path.config.cache.lifetime.stale).await?)
+    }
+
+    /// What `read` finds in the catalog, if the one in memory is believed: at once.
+    pub fn with_believed_catalog<T>(&self, read: impl FnOnce(&Catalog) -> T) -> Option<T> {
+        self.path.stages.index.with_believed_catalog(read)
     }
 
     /// Answers `query` as JSON. `has` says whether the caller holds the body of this key: then it is not made for nothing.
@@ -341,8 +346,11 @@ impl Path {
 
     async fn resolve_in(&self, catalog: &Catalog, query: &Query) -> Result<Arc<Resolved>, Error> {
         match &query.cursor {
-            Some(cursor) => Ok(Arc::new(self.stages.index.resolve_pinned(catalog, &cursor.generations).await?)),
-            None => Ok(catalog.resolve(&query.selection)?),
+            Some(cursor) => {
+                let pinned = self.stages.index.resolve_pinned(catalog, &cursor.generations, &query.view);
+                Ok(Arc::new(pinned.await?))
+            }
+            None => Ok(catalog.resolve(&query.selection, &query.view)?),
         }
     }
 

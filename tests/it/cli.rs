@@ -13,8 +13,19 @@ use crate::harness::{
     process::{Ended, doc_server, run},
 };
 
-const ROLES: [&str; 10] =
-    ["serve", "migrate", "ingest", "search", "explain", "index", "eval", "openapi", "healthcheck", "completions"];
+const ROLES: [&str; 11] = [
+    "serve",
+    "migrate",
+    "ingest",
+    "search",
+    "explain",
+    "index",
+    "keys",
+    "eval",
+    "openapi",
+    "healthcheck",
+    "completions",
+];
 
 /// The binary on this database, with the model that needs no files.
 fn on(database: &Database, arguments: &[&str]) -> Command {
@@ -34,8 +45,8 @@ fn help_says_what_each_role_does() {
         expect_well(&ended);
         format!("$ doc-server {}\n{}", arguments.join(" "), ended.stdout)
     };
-    let all: Vec<String> =
-        std::iter::once(help(&["--help"])).chain(ROLES.iter().map(|role| help(&[role, "--help"]))).collect();
+    let all = std::iter::once(help(&["--help"])).chain(ROLES.iter().map(|role| help(&[role, "--help"])));
+    let all: Vec<String> = all.chain([help(&["keys", "create", "--help"])]).collect();
     assert_snapshot!("help", all.join("\n"));
 }
 

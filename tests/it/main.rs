@@ -17,6 +17,7 @@ mod files;
 mod harness;
 mod import;
 mod interrupted;
+mod keys;
 mod layering;
 mod migrations;
 mod model;

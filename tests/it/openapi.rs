@@ -46,7 +46,11 @@ async fn every_described_operation_answers_and_every_failure_has_a_described_sta
         let operation = &description["paths"][&path][&method];
         assert!(operation["operationId"].is_string() && operation["tags"][0].is_string(), "{method} {path}");
         let described = operation["responses"].as_object().unwrap();
-        let asked = path.replace("{source_id}", "guide").replace("{page_id}", "1").replace("{chunk_id}", "1");
+        let asked = path
+            .replace("{source_id}", "guide")
+            .replace("{page_id}", "1")
+            .replace("{chunk_id}", "1")
+            .replace("{key_id}", "1");
         for target in [asked.clone(), format!("{asked}?query=pool&url=pool.md"), format!("{asked}?nonsense=1")] {
             let request = axum::http::Request::builder().method(method.to_uppercase().as_str()).uri(&target);
             let request = request.header("content-type", "application/json").body("{\"title\": 5}".into()).unwrap();

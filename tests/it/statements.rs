@@ -162,6 +162,15 @@ fn cases(ids: &Ids) -> Vec<Case> {
         ),
         case("GET /api/health", "/api/health", "/api/health", 0),
         case("DELETE /api/sources/{source_id}", "/api/sources/one", "/api/sources/many", 4),
+        // As a change of a source, and the keys with the catalog.
+        case(
+            "POST /api/keys",
+            json!({ "name": "a", "scopes": ["search"] }).to_string(),
+            json!({ "name": "b", "scopes": ["search", "sources:write"], "sources": ["a", "b*"] }).to_string(),
+            5,
+        ),
+        case("GET /api/keys", "/api/keys?limit=1", "/api/keys", 1),
+        case("DELETE /api/keys/{key_id}", "/api/keys/1", "/api/keys/2", 5),
     ]
 }
 
@@ -188,7 +197,8 @@ async fn ask(app: &TestApp, case: &Case, how: &str) -> Reply {
 
 /// 300 pages of one chunk, a page of many chunks, and twenty more sources.
 async fn filled() -> (TestApp, Ids) {
-    let app = TestApp::start().await;
+    // A key that is made must not close it to the others.
+    let app = TestApp::builder().insecurely_open().start().await;
     app.ingest(&borrowed(&many_pages(300)), "many", "1.0.0").await;
     let sections: String = (0..45).fold("# Long\n\n".to_owned(), |text, nth| {
         text + &format!("## Section {nth}\n\n{}\n\n", format!("passage{nth} speaks of matters. ").repeat(40))
@@ -238,6 +248,25 @@ fn each_route_sends_the_same_statements_for_one_result_and_for_twenty() {
                 assert_eq!(sent.len(), case.statements, "{} {how}: {sent:#?}", case.route);
             }
         }
+        drop(app);
+    });
+}
+
+#[test]
+fn a_key_costs_a_request_no_statement() {
+    counting(async |statements| {
+        let app = TestApp::builder().closed(&[]).start().await;
+        app.ingest(&[("one.md", "# One\n\nAlone.\n")], "one", "1.0.0").await;
+        let (_, key) = app.make_key(&["search"], &["o*"]).await;
+        assert_eq!(app.get_as(&key, "/api/search?query=alone").await.status, 200);
+        app.index.refresh_catalog().await.unwrap();
+        statements.take();
+        let wrong = key.replace("dsk_", "dsk_0")[..key.len()].to_owned();
+        for secret in [&*key, &*wrong, "dsk_none"] {
+            let reply = app.get_as(secret, "/api/search?query=alone").await;
+            assert_eq!(reply.status == 200, secret == key, "{}", reply.text());
+        }
+        assert_eq!(statements.take(), Vec::<String>::new());
         drop(app);
     });
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     app::{App, Error, terminal::Meter},
     index::{
-        Selection,
+        Selection, View,
         generations::ModelIdentity,
         vectors::{Options, Scan},
     },
@@ -94,7 +94,7 @@ impl Latency {
 pub async fn measure(app: &App, set: &Set, ranking: rank::Options) -> Result<Measurement, Error> {
     let selection = Selection { sources: set.sources.iter().map(|(name, _)| name.clone()).collect(), version: None };
     let catalog = app.index.refresh_catalog().await?;
-    let published = selection.sources.iter().filter_map(|name| catalog.source(name));
+    let published = selection.sources.iter().filter_map(|name| catalog.source(name, &View::everything()));
     let published = published.flat_map(|source| &source.versions).filter_map(|version| version.published.as_ref());
     let (documents, chunks) = published.fold((0, 0), |sum, of| (sum.0 + of.pages, sum.1 + of.chunks));
     let mut modes = Vec::new();
@@ -157,7 +157,8 @@ async fn approximate(app: &App, set: &Set) -> Result<Approximate, Error> {
     let (mut recalls, mut times) = (Vec::new(), [Vec::new(), Vec::new()]);
     for judged in sample(set) {
         let vector = app.embedder.embed_query(&judged.text).await?.vector;
-        let resolved = catalog.resolve(&query(judged, Mode::Vector, rank::Options::default()).selection)?;
+        let resolved =
+            catalog.resolve(&query(judged, Mode::Vector, rank::Options::default()).selection, &View::everything())?;
         let mut found = [Vec::new(), Vec::new()];
         for (nth, scan) in [Scan::Exact, Scan::Index].into_iter().enumerate() {
             // As deep as a search asks, since that decides what an iterative scan finds.

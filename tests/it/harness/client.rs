@@ -57,6 +57,21 @@ impl TestApp {
         }
     }
 
+    /// A request with a key, and JSON where there is a body.
+    pub async fn ask(&self, key: &str, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        send(&self.router, with_key(key, method, path, body)).await
+    }
+
+    /// `GET` with a key.
+    pub async fn get_as(&self, key: &str, path: &str) -> Reply {
+        self.ask(key, Method::GET, path, None).await
+    }
+
+    /// The same on the private door.
+    pub async fn admin_as(&self, key: &str, path: &str) -> Reply {
+        send(&self.admin, with_key(key, Method::GET, path, None)).await
+    }
+
     /// `GET` on the private door.
     pub async fn admin(&self, path: &str) -> Reply {
         let request = Request::get(path).body(Body::empty()).expect("a request");
@@ -86,6 +101,13 @@ impl TestApp {
         };
         self.send(request.unwrap_or_else(|error| panic!("{path}: {error}"))).await
     }
+}
+
+fn with_key(key: &str, method: Method, path: &str, body: Option<&Value>) -> Request<Body> {
+    let request = Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {key}"));
+    let request = request.header(header::CONTENT_TYPE, "application/json");
+    let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+    request.body(body).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// `POST` with JSON to any router.

@@ -21,13 +21,21 @@ use std::{
 
 use axum::Router;
 use doc_server::{
-    admin, api,
+    admin,
+    api::{
+        self,
+        identity::{Access, AdminDoor, Open},
+    },
     cache::shared::{self, Shared},
     config::Settings,
     embed::{self, Embedder, FakeConfig, Probe},
     error::Error,
     health::{self, Health},
-    index::{self, Index, generations::Target},
+    index::{
+        self, Index, View,
+        generations::Target,
+        keys::{NewKey, Scopes},
+    },
     runtime::{lifecycle::Lifecycle, listen, metrics},
     search::{self, Parts, Search},
     work::{
@@ -60,6 +68,9 @@ pub struct Builder {
     listens_directly: bool,
     search: search::Config,
     redis: shared::Config,
+    open: Open,
+    without_key: Scopes,
+    admin_on_loopback: bool,
 }
 
 /// A server in a test.
@@ -144,6 +155,20 @@ impl Builder {
         self
     }
 
+    /// Bound to an address that others reach: callers without a key have these scopes.
+    pub fn closed(mut self, without_key: &[&str]) -> Self {
+        self.open = Open::Never;
+        self.without_key = Scopes::parse(without_key.iter().copied()).expect("scopes");
+        self.admin_on_loopback = false;
+        self
+    }
+
+    /// Callers without a key may do everything, whatever keys there are.
+    pub fn insecurely_open(mut self) -> Self {
+        self.open = Open::Always;
+        self
+    }
+
     /// Other pools.
     pub fn with_pool(mut self, change: impl FnOnce(&mut index::pool::Config)) -> Self {
         change(&mut self.index.pool);
@@ -213,11 +238,13 @@ impl Builder {
             let probing = health::probe_task(Arc::clone(&health), index.clone(), lifecycle.stopping());
             lifecycle.spawn("health", probing);
         }
+        let access = Access::new(search.clone(), self.open, self.without_key);
         let state = api::State {
             search: search.clone(),
             index: index.clone(),
             health: Arc::clone(&health),
             cors_origins: self.cors_origins.clone(),
+            access: access.clone(),
             max_body_bytes: self.max_body_bytes,
             deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
         };
@@ -225,7 +252,7 @@ impl Builder {
             search: search.clone(),
             max_body_bytes: self.max_body_bytes,
             deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
-            loopback: true,
+            door: AdminDoor { access, loopback: self.admin_on_loopback },
         });
         let door = admin::State { metrics: recorder, health: Arc::clone(&health), stopping: lifecycle.stopping() };
         let (router, admin) = (api::router(state), admin::router(door, debug));
@@ -266,6 +293,9 @@ impl TestApp {
             listens_directly: false,
             search: search::Config::default(),
             redis: shared::Config::default(),
+            open: Open::UntilFirstKey,
+            without_key: Scopes::NONE,
+            admin_on_loopback: true,
         }
     }
 
@@ -284,6 +314,24 @@ impl TestApp {
     pub async fn try_ingest(&self, folder: &Path, source: &str, version: &str) -> Result<Report, Error> {
         let import = import_of(folder, source, version);
         import::run(&self.index, &self.embedder, &import, &Progress::default()).await
+    }
+
+    /// A key with these scopes for these sources (none: for all); its id and its secret.
+    pub async fn make_key(&self, scopes: &[&str], sources: &[&str]) -> (i64, String) {
+        let view = if sources.is_empty() {
+            View::everything()
+        } else {
+            View::only(sources.iter().map(|&pattern| pattern.to_owned()).collect())
+        };
+        let new = NewKey {
+            name: format!("{scopes:?} for {sources:?}"),
+            scopes: Scopes::parse(scopes.iter().copied()).expect("scopes"),
+            view,
+            requests_per_minute: None,
+            expires_at: None,
+        };
+        let (listed, secret) = self.index.create_key(&new).await.expect("a key");
+        (listed.key.id, secret.reveal().to_owned())
     }
 
     /// Whether health says that Redis answers.
