@@ -7,10 +7,13 @@ pub mod debug;
 mod docs;
 mod extract;
 mod health;
+mod load;
 mod observe;
 mod pages;
+pub mod rate_limit;
 mod respond;
 mod search;
+mod shed;
 mod sources;
 mod ui;
 
@@ -29,6 +32,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use respond::Problem;
 
+use self::rate_limit::Limits;
 use crate::{health::Health, index::Index, search::Search};
 
 /// What handlers share.
@@ -42,8 +46,10 @@ pub struct State {
     pub health: Arc<Health>,
     /// The largest request body.
     pub max_body_bytes: usize,
-    /// The longest a request is worked on: more than any statement may take, so that only a silent database meets it.
+    /// The longest a request is worked on, whatever its caller would wait.
     pub deadline: Duration,
+    /// How often callers may ask; none where nothing limits them.
+    pub limits: Option<Limits>,
 }
 
 #[derive(OpenApi)]
@@ -83,16 +89,21 @@ pub fn openapi() -> openapi::OpenApi {
 /// The public router.
 pub fn router(state: State) -> Router {
     let (router, description) = routes().split_for_parts();
-    router
+    let gate = state.search.gate().clone();
+    let limits = state.limits.clone();
+    let router = router
         .merge(docs::router(description))
         .route("/", get(ui::show_page))
         .route("/assets/{name}", get(ui::get_asset))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
-        .layer(CatchPanicLayer::custom(answer_panic))
-        .layer(middleware::from_fn(observe::observe))
-        .with_state(state)
+        .layer(middleware::from_fn_with_state(gate, shed::guard));
+    let router = match limits {
+        Some(limits) => router.layer(middleware::from_fn_with_state(limits, rate_limit::limit)),
+        None => router,
+    };
+    router.layer(CatchPanicLayer::custom(answer_panic)).layer(middleware::from_fn(observe::observe)).with_state(state)
 }
 
 /// Gives a request up when its time is over. The connections it held are checked, and closed where they are dead.

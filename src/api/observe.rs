@@ -13,7 +13,7 @@ use axum::{
 };
 use tracing::Instrument;
 
-use super::respond::Problem;
+use super::{rate_limit, respond::Problem};
 use crate::runtime::metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,7 +31,9 @@ pub async fn observe(request: Request, next: Next) -> Response<Body> {
     let span = tracing::info_span!("request", request_id = %id, %method, %route);
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = problem.write(&id);
+        let mut refused = problem.write(&id);
+        rate_limit::keep_headers(&mut response, &mut refused);
+        response = refused;
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);

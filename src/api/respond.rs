@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{error::Error, index};
+use crate::{error::Error, index, runtime::metrics};
 
 /// Where an answer came from.
 pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -102,6 +102,16 @@ impl Problem {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", detail)
     }
 
+    /// 503: too much is being worked on.
+    pub(super) fn overloaded() -> Self {
+        Self::unavailable("overloaded", "the server is busy; try again")
+    }
+
+    /// 429: over a limit for `seconds` more.
+    pub(super) fn rate_limited(detail: String, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail) }
+    }
+
     fn unavailable(code: &'static str, detail: &str) -> Self {
         Self { retry_after: Some(RETRY_AFTER_SECONDS), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
     }
@@ -144,8 +154,9 @@ impl From<Error> for Problem {
                 )
             }
             Error::Overloaded(_) => {
-                tracing::warn!(%error, "search refused");
-                Self::unavailable("overloaded", "the server is busy; try again")
+                // Thousands a second, each with its line of the request: the metrics count them.
+                tracing::debug!(%error, "search refused");
+                Self::overloaded()
             }
             Error::OtherModel { .. } => {
                 tracing::error!(%error, "embedding model mismatch");
@@ -170,7 +181,8 @@ impl From<index::Error> for Problem {
             index::Error::BuildRunning { .. } => Self::new(StatusCode::CONFLICT, "import_running", error.to_string()),
             index::Error::Busy { .. } => {
                 tracing::warn!(%error, "no database connection");
-                Self::unavailable("overloaded", "the server is busy; try again")
+                metrics::record_shed("connections", 1);
+                Self::overloaded()
             }
             index::Error::Timeout => {
                 tracing::warn!(%error, "database timeout");

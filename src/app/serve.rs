@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{App, Error, arguments::ServeFlags};
 use crate::{
-    admin, api,
+    admin,
+    api::{self, rate_limit::Limits},
     config::{EmbedProvider, Settings},
     health::{self, Health},
     index::cleanup,
@@ -41,6 +42,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         health: Arc::clone(&health),
         max_body_bytes: settings.max_body_bytes,
         deadline: settings.deadline(),
+        limits: settings.rate_limits().map(|limits| Limits::new(limits, app.shared.clone())),
     };
     let debug = api::debug::router(api::debug::State {
         search: app.search.clone(),

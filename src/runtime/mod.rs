@@ -1,6 +1,7 @@
-//! Under everything, knowing nothing above it: process lifecycle, accept loop, metrics and logs.
+//! Under everything, knowing nothing above it: process lifecycle, accept loop, metrics, logs, and how much is worked on at once.
 
 pub mod lifecycle;
 pub mod listen;
 pub mod metrics;
+pub mod shed;
 pub mod telemetry;

@@ -7,14 +7,18 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Outcome, Path, Served, Timings, legs::Ask};
+use super::{Manner, Outcome, Path, Served, Timings, legs::Ask};
 use crate::{
+    answer::Answer,
     cache::{self, Away, Held, Key, Turn},
     coalesce::Role,
     error::Error,
-    index::Resolved,
+    index::{self, Resolved},
     query::{Caching, Query},
-    runtime::metrics,
+    runtime::{
+        metrics,
+        shed::{self, Permit},
+    },
 };
 
 /// A kept answer, and the question it answers, from which it can be made anew.
@@ -100,10 +104,10 @@ impl Path {
         key: Key,
         question: Arc<Query>,
         resolved: Arc<Resolved>,
-        caching: Caching,
+        manner: Manner,
     ) -> Result<Flown, Error> {
-        if caching == Caching::Refresh {
-            return self.make(key, question, &resolved, (caching, true)).await;
+        if manner.caching == Caching::Refresh {
+            return self.make(key, question, &resolved, (manner, true)).await;
         }
         // Whoever looked before this flight began may have missed what the last one kept.
         if let Some(held) = self.results.look_again(&key) {
@@ -118,7 +122,7 @@ impl Path {
             },
             Err(Away) => (None, false),
         };
-        let made = self.make(key, Arc::clone(&question), &resolved, (caching, shared_answers)).await;
+        let made = self.make(key, Arc::clone(&question), &resolved, (manner, shared_answers)).await;
         self.results.done(token);
         made
     }
@@ -129,7 +133,7 @@ impl Path {
         key: Key,
         question: Arc<Query>,
         resolved: &Resolved,
-        how: (Caching, bool),
+        how: (Manner, bool),
     ) -> Result<Flown, Error> {
         let flown = self.compute(&question, resolved, how).await?;
         if flown.complete {
@@ -138,15 +142,18 @@ impl Path {
         Ok(flown)
     }
 
-    /// Makes the answer. `shared_answers` is false where the shared tier has just failed: asking it for the vector too would cost its
+    /// Makes the answer, unless too much is being made. `shared_answers` is false where the shared tier has just failed: asking it for the vector too would cost its
     /// timeout twice.
     pub(super) async fn compute(
         &self,
         query: &Query,
         resolved: &Resolved,
-        (caching, shared_answers): (Caching, bool),
+        (Manner { caching, class }, shared_answers): (Manner, bool),
     ) -> Result<Flown, Error> {
-        let (answer, timings) = self.stages.answer(Ask { query, resolved, caching, shared_answers }).await?;
+        let permit = self.gate.enter(class).map_err(|refused| Error::Overloaded(refused.to_string()))?;
+        let answered = self.stages.answer(Ask { query, resolved, caching, shared_answers }).await;
+        leave(permit, &answered);
+        let (answer, timings) = answered?;
         if let Some(reason) = answer.degraded_reason.as_deref() {
             metrics::record_degraded(reason.split(':').next().unwrap_or_default());
         }
@@ -161,4 +168,15 @@ impl Path {
             timings: Some(timings),
         })
     }
+}
+
+/// What the end of a search says about load. One that lost a leg may have been quick for it.
+fn leave(permit: Permit, answered: &Result<(Answer, Timings), Error>) {
+    permit.finish(match answered {
+        Ok((answer, _)) if !answer.degraded => shed::Outcome::Done,
+        Err(Error::Index(index::Error::Busy { .. } | index::Error::Timeout) | Error::EmbedTimeout) => {
+            shed::Outcome::Late
+        }
+        _ => shed::Outcome::Failed,
+    });
 }

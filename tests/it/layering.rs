@@ -18,7 +18,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("health", &["cache", "embed", "index"]),
     ("work", &["embed", "index", "cache", "error", "runtime"]),
     ("error", &["coalesce", "embed", "index"]),
-    ("config", &["cache", "embed", "index", "search", "runtime"]),
+    ("config", &["api", "cache", "embed", "index", "search", "runtime"]),
     ("cache", &["runtime"]),
     ("coalesce", &["runtime"]),
     ("embed", &["runtime"]),
@@ -28,15 +28,16 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 18] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("moka", &["cache/local.rs"]),
     ("axum", &["api/", "admin/", "runtime/listen.rs"]),
     ("hyper", &["runtime/listen.rs"]),
     ("hyper_util", &["runtime/listen.rs"]),
     ("sqlx", &["index/", "work/queue.rs"]),
     ("pgvector", &["index/"]),
-    ("redis", &["cache/"]),
-    ("deadpool_redis", &["cache/"]),
+    ("redis", &["cache/", "api/rate_limit/"]),
+    ("deadpool_redis", &["cache/", "api/rate_limit/"]),
+    ("governor", &["api/rate_limit/"]),
     ("zstd", &["cache/"]),
     ("fastembed", &["embed/"]),
     ("ort", &["embed/"]),

@@ -7,6 +7,7 @@ pub mod client;
 pub mod database;
 pub mod faulty;
 pub mod fixtures;
+pub mod load;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
@@ -21,7 +22,11 @@ use std::{
 
 use axum::Router;
 use doc_server::{
-    admin, api,
+    admin,
+    api::{
+        self,
+        rate_limit::{self, Limits},
+    },
     cache::shared::{self, Shared},
     config::Settings,
     embed::{self, Embedder, FakeConfig, Probe},
@@ -59,6 +64,7 @@ pub struct Builder {
     listens_directly: bool,
     search: search::Config,
     redis: shared::Config,
+    limits: Option<rate_limit::Config>,
 }
 
 /// A server in a test.
@@ -137,6 +143,12 @@ impl Builder {
         self
     }
 
+    /// Limits on how often callers may ask.
+    pub fn with_limits(mut self, limits: rate_limit::Config) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
     /// Other pools.
     pub fn with_pool(mut self, change: impl FnOnce(&mut index::pool::Config)) -> Self {
         change(&mut self.index.pool);
@@ -199,7 +211,7 @@ impl Builder {
             let parts = Parts { index: index.clone(), embedder: embedder.clone(), shared: shared.clone() };
             Search::new(parts, self.search, &lifecycle)
         };
-        let health = Arc::new(Health::new(embedder.clone(), shared));
+        let health = Arc::new(Health::new(embedder.clone(), shared.clone()));
         health.probe(&index).await;
         if self.background {
             index.follow(&lifecycle);
@@ -212,6 +224,7 @@ impl Builder {
             health: Arc::clone(&health),
             max_body_bytes: self.max_body_bytes,
             deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
+            limits: self.limits.map(|limits| Limits::new(limits, shared)),
         };
         let debug = api::debug::router(api::debug::State {
             search: search.clone(),
@@ -257,6 +270,7 @@ impl TestApp {
             listens_directly: false,
             search: search::Config::default(),
             redis: shared::Config::default(),
+            limits: None,
         }
     }
 
