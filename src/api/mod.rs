@@ -7,7 +7,6 @@ pub mod debug;
 mod docs;
 mod extract;
 mod health;
-mod load;
 mod observe;
 mod pages;
 pub mod rate_limit;
@@ -48,8 +47,8 @@ pub struct State {
     pub max_body_bytes: usize,
     /// The longest a request is worked on, whatever its caller would wait.
     pub deadline: Duration,
-    /// How often callers may ask; none where nothing limits them.
-    pub limits: Option<Limits>,
+    /// How often callers may ask.
+    pub limits: Limits,
 }
 
 #[derive(OpenApi)]
@@ -89,21 +88,18 @@ pub fn openapi() -> openapi::OpenApi {
 /// The public router.
 pub fn router(state: State) -> Router {
     let (router, description) = routes().split_for_parts();
-    let gate = state.search.gate().clone();
     let limits = state.limits.clone();
-    let router = router
+    router
         .merge(docs::router(description))
         .route("/", get(ui::show_page))
         .route("/assets/{name}", get(ui::get_asset))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
-        .layer(middleware::from_fn_with_state(gate, shed::guard));
-    let router = match limits {
-        Some(limits) => router.layer(middleware::from_fn_with_state(limits, rate_limit::limit)),
-        None => router,
-    };
-    router.layer(CatchPanicLayer::custom(answer_panic)).layer(middleware::from_fn(observe::observe)).with_state(state)
+        .layer(limits)
+        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(middleware::from_fn(observe::observe))
+        .with_state(state)
 }
 
 /// Gives a request up when its time is over. The connections it held are checked, and closed where they are dead.

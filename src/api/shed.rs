@@ -4,15 +4,15 @@
 //! the same gate: while searches fill it, the database has no room for them either. Everything else is answered from memory and
 //! is never turned away.
 
+use std::future::ready;
+
 use axum::{
-    body::Body,
-    extract::{Request, State as Shared},
-    http::{HeaderMap, HeaderName, Response},
-    middleware::Next,
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, request::Parts},
 };
 
-use super::{load, respond::Problem};
-use crate::runtime::shed::{Class, Gate};
+use super::{State, respond::Problem};
+use crate::runtime::shed::{Class, Permit};
 
 /// RFC 9218: `u=` is the urgency.
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
@@ -33,18 +33,19 @@ pub(super) fn class_of(headers: &HeaderMap) -> Class {
     }
 }
 
-/// Wraps the router: a read of documents takes a place, or is told at once to come back.
-pub(super) async fn guard(Shared(gate): Shared<Gate>, request: Request, next: Next) -> Result<Response<Body>, Problem> {
-    if !load::of(&request).is_some_and(|load| load.guarded) {
-        return Ok(next.run(request).await);
+/// A place for a read of documents, as long as its handler runs. Without one the caller is told at once to come back.
+pub(super) struct Place(#[expect(dead_code, reason = "held, not looked at")] Permit);
+
+impl FromRequestParts<State> for Place {
+    type Rejection = Problem;
+
+    fn from_request_parts(parts: &mut Parts, state: &State) -> impl Future<Output = Result<Self, Problem>> {
+        let place = state.search.gate().enter_uncounted(class_of(&parts.headers));
+        ready(place.map(Self).map_err(|refused| {
+            tracing::debug!(%refused, "read refused");
+            Problem::overloaded()
+        }))
     }
-    let permit = gate.enter_uncounted(class_of(request.headers())).map_err(|refused| {
-        tracing::debug!(%refused, "read refused");
-        Problem::overloaded()
-    })?;
-    let response = next.run(request).await;
-    drop(permit);
-    Ok(response)
 }
 
 #[cfg(test)]

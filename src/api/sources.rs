@@ -152,6 +152,7 @@ struct ListParameters {
         (status = 200, description = "Sources in the order of their names", body = SourceList),
         (status = 400, description = "An unknown parameter", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Over a rate limit; Retry-After says for how long", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -189,6 +190,7 @@ pub async fn list_sources(Shared(state): Shared<State>, RawQuery(query): RawQuer
         (status = 200, description = "The source", body = SourceBody),
         (status = 400, description = "An unknown parameter", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such source", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Over a rate limit; Retry-After says for how long", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -237,6 +239,7 @@ struct ChangeBody {
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Over a rate limit; Retry-After says for how long", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -274,6 +277,7 @@ pub async fn change_source(
         (status = 204, description = "Deleted"),
         (status = 400, description = "An unknown parameter", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such source", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Over a rate limit; Retry-After says for how long", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
     )
 )]

@@ -42,7 +42,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         health: Arc::clone(&health),
         max_body_bytes: settings.max_body_bytes,
         deadline: settings.deadline(),
-        limits: settings.rate_limits().map(|limits| Limits::new(limits, app.shared.clone())),
+        limits: Limits::new(settings.rate_limits(), app.shared.clone()),
     };
     let debug = api::debug::router(api::debug::State {
         search: app.search.clone(),

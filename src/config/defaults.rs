@@ -12,6 +12,7 @@ use crate::{
 };
 
 impl Default for Settings {
+    #[expect(clippy::too_many_lines, reason = "a line for each setting")]
     fn default() -> Self {
         let (pool, cache) = (index::pool::Config::default(), cache::Config::default());
         let shed = shed::Config::default();

@@ -94,10 +94,10 @@ impl Settings {
         }
     }
 
-    /// How often callers may ask; none where nothing limits them.
+    /// How often callers may ask.
     #[must_use]
-    pub fn rate_limits(&self) -> Option<rate_limit::Config> {
-        let config = rate_limit::Config {
+    pub fn rate_limits(&self) -> rate_limit::Config {
+        rate_limit::Config {
             // In the order of the groups.
             groups: [
                 self.rate_limit_search_per_minute,
@@ -108,8 +108,7 @@ impl Settings {
             .map(NonZeroU32::new),
             address: NonZeroU32::new(self.rate_limit_address_per_minute),
             proxies: Proxies { trusted: self.trusted_proxies, header: self.trusted_proxy_header },
-        };
-        config.is_any().then_some(config)
+        }
     }
 
     /// The longest a request is worked on.

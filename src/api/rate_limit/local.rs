@@ -119,18 +119,18 @@ fn forget_half(callers: &mut HashMap<Name, u64>) {
     let middle = dues.len() / 2;
     let (_, median, _) = dues.select_nth_unstable(middle);
     let median = *median;
-    // Of equal ones as many as make it half.
-    let mut room = dues.len() - middle;
+    // Of those in the middle as many as make it half.
+    let mut room = dues.len() - middle - dues.iter().filter(|due| **due > median).count();
     callers.retain(|_, due| {
-        let stays = *due >= median && room > 0;
-        room -= usize::from(stays);
+        let stays = *due > median || (*due == median && room > 0);
+        room -= usize::from(stays && *due == median);
         stays
     });
 }
 
 /// How long one request is worth at `per_minute`.
 pub(super) fn interval(per_minute: NonZeroU32) -> Duration {
-    Duration::from_secs(60) / per_minute.get()
+    Duration::from_mins(1) / per_minute.get()
 }
 
 #[cfg(test)]

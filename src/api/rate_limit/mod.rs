@@ -6,31 +6,35 @@
 
 mod address;
 mod local;
+mod routes;
 mod shared;
 
 use std::{
     fmt::{self, Write},
+    mem,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{
     body::Body,
-    extract::{ConnectInfo, Request, State as Own},
+    extract::{ConnectInfo, Request},
     http::{HeaderName, HeaderValue, Response},
-    middleware::Next,
     response::IntoResponse,
 };
+use futures::future::{BoxFuture, Either};
+use tower::{Layer, Service};
 
 pub use self::address::{Proxies, ProxyHeader};
+pub use self::routes::Group;
 use self::{
     local::{Local, interval},
     shared::Counts,
 };
-pub use super::load::Group;
-use super::{load, respond::Problem};
+use super::respond::Problem;
 use crate::{runtime::metrics, search::Shared};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -48,14 +52,6 @@ pub struct Config {
     pub address: Option<NonZeroU32>,
     /// Who says what the address is.
     pub proxies: Proxies,
-}
-
-impl Config {
-    /// Whether any limit is set.
-    #[must_use]
-    pub fn is_any(&self) -> bool {
-        self.address.is_some() || self.groups.iter().any(Option::is_some)
-    }
 }
 
 /// Whose requests are counted together.
@@ -131,6 +127,10 @@ impl Limits {
     fn buckets(&self, request: &Request, group: Group) -> Vec<Bucket> {
         let Config { groups, address: of_address, proxies } = self.0.config;
         let identity = identity(request);
+        let own = identity.as_ref().and_then(|identity| identity.per_minute);
+        if own.is_none() && of_address.is_none() && groups[group as usize].is_none() {
+            return Vec::new();
+        }
         // Without one, which only tests are, everybody is one caller.
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip());
@@ -138,7 +138,6 @@ impl Limits {
         let key = identity.as_ref().map(|identity| Who::Key(Arc::clone(&identity.key)));
         // Probes of health come from one address and must not use up what callers behind the same proxy may ask.
         let of_address = of_address.filter(|_| group != Group::Health);
-        let own = identity.as_ref().and_then(|identity| identity.per_minute);
         let limits = [
             of_address.map(|per_minute| Bucket { policy: "address", per_minute, who: address() }),
             own.zip(key.clone()).map(|(per_minute, who)| Bucket { policy: "key", per_minute, who }),
@@ -176,25 +175,57 @@ impl Limits {
     }
 }
 
-/// Wraps the router: counts a request, and answers 429 where it is one too many.
-pub(super) async fn limit(Own(limits): Own<Limits>, request: Request, next: Next) -> Response<Body> {
-    let Some(load) = load::of(&request) else { return next.run(request).await };
-    let buckets = limits.buckets(&request, load.group);
-    if buckets.is_empty() {
-        return next.run(request).await;
+/// Counts a request, and answers 429 where it is one too many.
+impl<S> Layer<S> for Limits {
+    type Service = Limited<S>;
+
+    fn layer(&self, inner: S) -> Limited<S> {
+        Limited { limits: self.clone(), inner }
     }
-    let decisions = limits.check(&buckets).await;
-    let over =
-        decisions.last().zip(buckets.get(decisions.len() - 1)).and_then(|(last, bucket)| Some((last.wait?, bucket)));
-    let mut response = match over {
-        None => next.run(request).await,
-        Some((wait, bucket)) => {
-            metrics::record_rate_limited(load.route);
-            refusal(wait, bucket).into_response()
-        }
-    };
-    set_headers(&mut response, &buckets, &decisions);
-    response
+}
+
+/// A service behind [`Limits`].
+#[derive(Clone)]
+pub struct Limited<S> {
+    limits: Limits,
+    inner: S,
+}
+
+/// Written as a service: a request that nothing limits costs a look at its route and no memory.
+impl<S> Service<Request> for Limited<S>
+where
+    S: Service<Request, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let route = routes::of(&request);
+        let buckets = route.map_or_else(Vec::new, |route| self.limits.buckets(&request, route.group));
+        let (Some(route), false) = (route, buckets.is_empty()) else { return Either::Left(self.inner.call(request)) };
+        // The clone is not ready yet, the one that is must be called.
+        let clone = self.inner.clone();
+        let (mut inner, limits) = (mem::replace(&mut self.inner, clone), self.limits.clone());
+        Either::Right(Box::pin(async move {
+            let decisions = limits.check(&buckets).await;
+            let over = decisions.last().and_then(|last| Some((last.wait?, buckets.get(decisions.len() - 1)?)));
+            let mut response = match over {
+                None => inner.call(request).await?,
+                Some((wait, bucket)) => {
+                    metrics::record_rate_limited(route.path);
+                    refusal(wait, bucket).into_response()
+                }
+            };
+            set_headers(&mut response, &buckets, &decisions);
+            Ok(response)
+        }))
+    }
 }
 
 fn refusal(wait: Duration, bucket: &Bucket) -> Problem {

@@ -14,13 +14,12 @@ impl Shared {
     /// Whether it ran is not known.
     pub async fn run_script(&self, script: &Script, key: &str, arguments: &[u64], budget: Duration) -> Option<Value> {
         let mut share = self.link.share(Purpose::Reads)?;
-        match tokio::time::timeout(budget, invoke(&mut share.line, script, key, arguments)).await {
-            Ok(answer) => self.link.settle(Purpose::Reads, &share, answer).ok(),
-            Err(_) => {
-                self.link.missed(Purpose::Reads, &share);
-                None
-            }
-        }
+        let asked = tokio::time::timeout(budget, invoke(&mut share.line, script, key, arguments)).await;
+        let Ok(answer) = asked else {
+            self.link.missed(Purpose::Reads, &share);
+            return None;
+        };
+        self.link.settle(Purpose::Reads, &share, answer).ok()
     }
 }
 

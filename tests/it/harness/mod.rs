@@ -64,7 +64,7 @@ pub struct Builder {
     listens_directly: bool,
     search: search::Config,
     redis: shared::Config,
-    limits: Option<rate_limit::Config>,
+    limits: rate_limit::Config,
 }
 
 /// A server in a test.
@@ -145,7 +145,7 @@ impl Builder {
 
     /// Limits on how often callers may ask.
     pub fn with_limits(mut self, limits: rate_limit::Config) -> Self {
-        self.limits = Some(limits);
+        self.limits = limits;
         self
     }
 
@@ -224,7 +224,7 @@ impl Builder {
             health: Arc::clone(&health),
             max_body_bytes: self.max_body_bytes,
             deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
-            limits: self.limits.map(|limits| Limits::new(limits, shared)),
+            limits: Limits::new(self.limits, shared),
         };
         let debug = api::debug::router(api::debug::State {
             search: search.clone(),
@@ -270,7 +270,7 @@ impl TestApp {
             listens_directly: false,
             search: search::Config::default(),
             redis: shared::Config::default(),
-            limits: None,
+            limits: rate_limit::Config::default(),
         }
     }
 

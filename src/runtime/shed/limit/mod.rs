@@ -66,7 +66,7 @@ pub(super) enum Sample {
 pub(super) struct Limit {
     bounds: Bounds,
     target: Duration,
-    limit: f64,
+    places: f64,
     window: Window,
     rest: Rest,
     look: Option<Look>,
@@ -75,7 +75,7 @@ pub(super) struct Limit {
 }
 
 /// The limit is made smaller for a moment, to see what the work takes at rest.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Look {
     /// How often it was halved.
     halved: u32,
@@ -123,7 +123,7 @@ impl Limit {
         let limit = u32::try_from(FIRST.clamp(bounds.least, bounds.most)).unwrap_or(u32::MAX);
         let rest = Rest { began: now, lasts: FIRST_PERIOD, now: None, before: None, busy: false };
         let window = Window::new(now, WINDOW);
-        Self { bounds, target, limit: limit.into(), window, rest, look: None, falling: None }
+        Self { bounds, target, places: limit.into(), window, rest, look: None, falling: None }
     }
 
     /// How many may be worked on now.
@@ -133,7 +133,7 @@ impl Limit {
 
     /// The limit, so often halved.
     fn at(&self, halved: u32) -> usize {
-        let limit = self.limit / f64::from(halved).exp2();
+        let limit = self.places / f64::from(halved).exp2();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between the bounds")]
         let limit = limit as usize;
         limit.clamp(self.bounds.least, self.bounds.most)
@@ -196,17 +196,17 @@ impl Limit {
 
     /// Moves the limit to what the mean says.
     fn follow(&mut self, mean: Option<Duration>, late: bool) {
-        let (before, room) = (self.limit, self.limit.sqrt());
+        let (before, room) = (self.places, self.places.sqrt());
         let gradient = match (self.allowed(), mean) {
             (Some(allowed), Some(mean)) => (allowed.as_secs_f64() / mean.as_secs_f64()).clamp(STEEPEST, 1.0),
             _ => 1.0,
         };
-        self.limit = before * gradient + room;
+        self.places = before * gradient + room;
         if late {
-            self.limit = self.limit.min(before * BACKOFF);
+            self.places = self.places.min(before * BACKOFF);
         }
         let bound = |bound: usize| f64::from(u32::try_from(bound).unwrap_or(u32::MAX));
-        self.limit = self.limit.clamp(bound(self.bounds.least), bound(self.bounds.most));
+        self.places = self.places.clamp(bound(self.bounds.least), bound(self.bounds.most));
         match mean {
             Some(mean) if gradient <= STEEPEST => self.fell(before, mean),
             _ => self.falling = None,
@@ -220,7 +220,7 @@ impl Limit {
             self.falling = Some(Falling { limit: before, mean });
             return;
         };
-        let least = self.limit >= before * HELPED.sqrt();
+        let least = self.places >= before * HELPED.sqrt();
         if before > began.limit / 2.0 && !least {
             return;
         }

@@ -61,7 +61,7 @@ impl Simulation {
             self.most_in_use = self.most_in_use.max(self.running.len());
             self.now += pause;
         }
-        let mean = last.iter().sum::<Duration>() / u32::try_from(last.len().max(1)).unwrap();
+        let mean = last.iter().sum::<Duration>() / u32::try_from(last.len().max(1)).expect("a count");
         (f64::from(done) / time.as_secs_f64(), mean)
     }
 
@@ -71,7 +71,7 @@ impl Simulation {
             self.free_at.pop();
         }
         let busy = self.free_at.len() >= database.places;
-        let begins = if busy { self.free_at.pop().unwrap().0.max(self.now) } else { self.now };
+        let begins = if busy { self.free_at.pop().expect("a busy place").0.max(self.now) } else { self.now };
         let ends = begins + database.takes;
         self.free_at.push(Reverse(ends));
         self.running.push(Reverse((ends, ends - self.now)));
@@ -86,10 +86,11 @@ const fn milliseconds(number: u64) -> Duration {
 fn ten_times_what_can_be_done_for_a_minute_is_done_at_the_full_rate_and_in_time() {
     for (places, takes) in [(8, 10), (8, 50), (32, 50), (2, 20), (16, 300)] {
         let database = Database { places, takes: milliseconds(takes) };
-        let capacity = f64::from(u32::try_from(places).unwrap()) * 1_000.0 / f64::from(u32::try_from(takes).unwrap());
+        let capacity =
+            f64::from(u32::try_from(places).expect("few")) * 1_000.0 / f64::from(u32::try_from(takes).expect("short"));
         let mut simulation = Simulation::new(BOUNDS, TARGET);
         let tenfold = Duration::from_secs_f64(0.1 / capacity);
-        let (rate, _) = simulation.run(&database, tenfold, Duration::from_secs(60));
+        let (rate, _) = simulation.run(&database, tenfold, Duration::from_mins(1));
         let (_, mean) = simulation.run(&database, tenfold, Duration::from_secs(10));
         assert!(rate >= 0.9 * capacity, "{places} places of {takes} ms: {rate} of {capacity} a second");
         assert!(
@@ -145,7 +146,7 @@ fn quiet_times_change_nothing() {
     // One at a time, ever slower.
     for takes in [5, 20, 80, 320] {
         let database = Database { places: 4, takes: milliseconds(takes) };
-        simulation.run(&database, milliseconds(400), Duration::from_secs(60));
+        simulation.run(&database, milliseconds(400), Duration::from_mins(1));
         assert_eq!(simulation.limit.now(), first, "{takes} ms");
     }
 }
