@@ -229,14 +229,12 @@ where
 }
 
 fn refusal(wait: Duration, bucket: &Bucket) -> Problem {
-    let (policy, limit) = (bucket.policy, bucket.per_minute);
-    let of = match bucket.policy {
-        "address" => "from your address".to_owned(),
-        "key" => "with your key".to_owned(),
-        group => format!("of {group}"),
+    let whose = match bucket.policy {
+        "address" => "from this address".to_owned(),
+        "key" => "with this key".to_owned(),
+        group => format!("to {group}"),
     };
-    let detail =
-        format!("{limit} requests a minute {of} are allowed; wait as long as Retry-After says (limit: {policy})");
+    let detail = format!("more than {} requests a minute {whose}; wait as long as Retry-After says", bucket.per_minute);
     Problem::rate_limited(detail, seconds(wait))
 }
 

@@ -43,6 +43,9 @@ const FIRST: usize = 64;
 /// When halving the limit takes less than a fifth off the time, the limit is not the cause.
 const HELPED: f64 = 0.8;
 
+/// A limit that shrinks by less than a tenth has come to where the square root that is added makes up for it.
+const STUCK: f64 = 0.9;
+
 /// Between which numbers the limit moves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -172,7 +175,8 @@ impl Limit {
             return;
         }
         let in_use = window.peak * 2 + 1 >= self.now();
-        self.rest.busy |= in_use;
+        // Below the target the limit grows whatever the work takes at rest.
+        self.rest.busy |= in_use && mean.is_some_and(|mean| mean > self.target);
         if self.rest.turn(now) {
             self.look = Some(Look { halved: 1, draining: true, mean });
             return;
@@ -220,8 +224,8 @@ impl Limit {
             self.falling = Some(Falling { limit: before, mean });
             return;
         };
-        let least = self.places >= before * HELPED.sqrt();
-        if before > began.limit / 2.0 && !least {
+        let stuck = self.places >= before * STUCK;
+        if before > began.limit / 2.0 && !stuck {
             return;
         }
         if mean > began.mean.mul_f64(HELPED) {
