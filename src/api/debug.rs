@@ -54,8 +54,8 @@ pub fn router(state: State) -> Router {
 /// Tells how the database carries a search out: the parameters of `POST /api/search`, as JSON.
 async fn explain_search(Shared(state): Shared<State>, request: Request) -> Result<Response<Body>, Problem> {
     refuse_parameters(request.uri().query())?;
-    let (query, _) = query_from(Fields::from_body(request, state.max_body_bytes).await?, View::everything())?;
-    respond::json(&state.search.explain(&query).await?)
+    let asked = query_from(Fields::from_body(request, state.max_body_bytes).await?, View::everything())?;
+    respond::json(&state.search.explain(&asked.query).await?)
 }
 
 /// Tells what the caches hold.

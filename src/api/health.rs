@@ -19,6 +19,7 @@ use crate::health::{Report, Status};
     get, path = "/api/health", tag = "operation",
     responses(
         (status = 200, description = "Healthy, or degraded: answering with a part missing", body = Report),
+        (status = 429, description = "Over a rate limit; Retry-After says for how long", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Unhealthy: searches cannot be answered", body = Report),
     )
 )]

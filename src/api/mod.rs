@@ -14,9 +14,11 @@ mod keys;
 mod observe;
 mod pages;
 pub mod policy;
+pub mod rate_limit;
 mod respond;
 mod search;
 pub mod shape;
+mod shed;
 mod sources;
 mod ui;
 
@@ -37,7 +39,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use keys::KeyBody;
 pub use respond::Problem;
 
-use self::identity::{Access, Identify};
+use self::{
+    identity::{Access, Identify},
+    rate_limit::Limits,
+};
 use crate::{health::Health, index::Index, search::Search};
 
 /// What handlers share.
@@ -55,8 +60,10 @@ pub struct State {
     pub max_body_bytes: usize,
     /// Origins whose pages may call the API from a browser, with commas; empty allows none.
     pub cors_origins: String,
-    /// The longest a request is worked on: more than any statement may take, so that only a silent database meets it.
+    /// The longest a request is worked on, whatever its caller would wait.
     pub deadline: Duration,
+    /// How often callers may ask.
+    pub limits: Limits,
 }
 
 #[derive(OpenApi)]
@@ -119,12 +126,13 @@ pub fn openapi() -> openapi::OpenApi {
 /// The public router.
 pub fn router(state: State) -> Router {
     let cors = shape::cors(&state.cors_origins);
+    let (identify, limits) = (Identify::new(state.access.clone()), state.limits.clone());
     all_routes()
         .fallback(unknown_route)
         .method_not_allowed_fallback(answer_wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
         // In one call, since each call costs every request a box.
-        .layer((CatchPanicLayer::custom(answer_panic), option_layer(cors), Identify::new(state.access.clone())))
+        .layer((CatchPanicLayer::custom(answer_panic), option_layer(cors), identify, limits))
         .layer(middleware::from_fn(observe::observe))
         .with_state(Arc::new(state))
 }

@@ -13,7 +13,7 @@ use axum::{
 };
 use tracing::Instrument;
 
-use super::respond::Problem;
+use super::{rate_limit, respond::Problem};
 use crate::runtime::metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -33,7 +33,9 @@ pub async fn observe(request: Request, next: Next) -> Response<Body> {
     let span = tracing::info_span!("request", request_id = name, %method, route);
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = problem.write(name);
+        let mut refused = problem.write(name);
+        rate_limit::keep_headers(&mut response, &mut refused);
+        response = refused;
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.clone());

@@ -16,6 +16,7 @@ use super::{
     extract::{Fields, Segment},
     identity::Identity,
     respond::{self, Problem},
+    shed::Place,
 };
 use crate::{
     error::Error,
@@ -86,12 +87,14 @@ struct FindParameters {
         (status = 400, description = "An unknown parameter", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such page", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Over a rate limit; Retry-After says for how long", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too much is asked at once, or the database is away; Retry-After", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn find_page(
     Shared(state): Shared<Arc<State>>,
     identity: Identity,
+    _place: Place,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {
     let mut fields = Fields::from_query(query.as_deref())?;
@@ -131,12 +134,14 @@ struct PartParameters {
         (status = 400, description = "An unknown parameter", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such page", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Over a rate limit; Retry-After says for how long", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too much is asked at once, or the database is away; Retry-After", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn get_page(
     Shared(state): Shared<Arc<State>>,
     identity: Identity,
+    _place: Place,
     Segment(page_id): Segment,
     RawQuery(query): RawQuery,
 ) -> Result<Response<Body>, Problem> {

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     error::Error,
     index::{self, keys::Scope},
+    runtime::metrics,
 };
 
 /// Where an answer came from.
@@ -149,6 +150,16 @@ impl Problem {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", detail)
     }
 
+    /// 503: too much is being worked on.
+    pub(super) fn overloaded() -> Self {
+        Self::unavailable("overloaded", "the server is busy; try again")
+    }
+
+    /// 429: over a limit for `seconds` more.
+    pub(super) fn rate_limited(detail: String, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail) }
+    }
+
     fn unavailable(code: &'static str, detail: &str) -> Self {
         Self { retry_after: Some(RETRY_AFTER_SECONDS), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
     }
@@ -194,8 +205,9 @@ impl From<Error> for Problem {
                 )
             }
             Error::Overloaded(_) => {
-                tracing::warn!(%error, "search refused");
-                Self::unavailable("overloaded", "the server is busy; try again")
+                // Thousands a second, each with its line of the request: the metrics count them.
+                tracing::debug!(%error, "search refused");
+                Self::overloaded()
             }
             Error::OtherModel { .. } => {
                 tracing::error!(%error, "embedding model mismatch");
@@ -221,7 +233,8 @@ impl From<index::Error> for Problem {
             index::Error::TooManyKeys { .. } => Self::new(StatusCode::CONFLICT, "too_many_keys", error.to_string()),
             index::Error::Busy { .. } => {
                 tracing::warn!(%error, "no database connection");
-                Self::unavailable("overloaded", "the server is busy; try again")
+                metrics::record_shed("connections", 1);
+                Self::overloaded()
             }
             index::Error::Timeout => {
                 tracing::warn!(%error, "database timeout");

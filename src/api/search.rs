@@ -15,15 +15,20 @@ use super::{
     extract::{Fields, refuse_parameters},
     identity::Identity,
     respond::{self, Problem},
+    shed,
 };
 use crate::{
     answer::Answer,
     index::{Selection, View},
     query::{Caching, Content, Cursor, Fusion, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query, Ranking},
-    search::{Coding, Key, Served, Timings},
+    runtime::shed::Class,
+    search::{Coding, Key, Manner, Served, Timings},
 };
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Ten minutes: nobody waits longer for a search, so more is a mistake of the unit.
+const MAX_TIMEOUT_MS: i64 = 600_000;
 
 /// More patterns are no search but a list.
 const MAX_SOURCES: usize = 100;
@@ -81,6 +86,20 @@ struct SearchParameters {
     /// Whether an answer that was made before will do.
     #[param(inline)]
     cache: Option<Caching>,
+    /// The longest to wait for the answer, in milliseconds; the server's own bound counts where that is less. Then 504.
+    #[param(minimum = 1, maximum = 600_000)]
+    #[schema(minimum = 1, maximum = 600_000)]
+    timeout_ms: Option<u32>,
+}
+
+/// What a search asks for.
+pub(super) struct Asked {
+    /// The question.
+    pub query: Query,
+    /// Whether an answer that was made before will do.
+    pub caching: Caching,
+    /// How long the caller waits, when it says so.
+    pub timeout: Option<Duration>,
 }
 
 /// Search for passages.
@@ -98,7 +117,8 @@ struct SearchParameters {
         (status = 404, description = "No such source or version", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The cursor's documents were removed", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or the model is away", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Over a rate limit; Retry-After says for how long", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too much is asked at once, or the database or the model is away; Retry-After", body = Problem, content_type = "application/problem+json"),
         (status = 504, description = "Not finished in time", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -108,8 +128,10 @@ pub async fn search_documents(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    let accepted = coding::accepted(&headers);
-    answer((&state, &identity), Fields::from_query(query.as_deref())?, &headers, accepted).await
+    let conditional = headers.contains_key(header::IF_NONE_MATCH);
+    let has = |key: &Key| conditional && respond::has_tag(&headers, &key.to_string());
+    let caller = Caller { identity: &identity, class: shed::class_of(&headers), coding: coding::accepted(&headers) };
+    answer(&state, Fields::from_query(query.as_deref())?, caller, has).await
 }
 
 /// Search for passages, with the parameters as a JSON object.
@@ -123,7 +145,8 @@ pub async fn search_documents(
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database or the model is away", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Over a rate limit; Retry-After says for how long", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too much is asked at once, or the database or the model is away; Retry-After", body = Problem, content_type = "application/problem+json"),
         (status = 504, description = "Not finished in time", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -133,23 +156,33 @@ pub async fn search_documents_post(
     request: Request,
 ) -> Result<Response<Body>, Problem> {
     refuse_parameters(request.uri().query())?;
-    let accepted = coding::accepted(request.headers());
+    let (class, coding) = (shed::class_of(request.headers()), coding::accepted(request.headers()));
     let fields = Fields::from_body(request, state.max_body_bytes).await?;
     // Conditions are for GET.
-    answer((&state, &identity), fields, &HeaderMap::new(), accepted).await
+    answer(&state, fields, Caller { identity: &identity, class, coding }, |_| false).await
+}
+
+/// Who asks, and how the answer is to be made and sent.
+struct Caller<'a> {
+    identity: &'a Identity,
+    class: Class,
+    coding: Option<Coding>,
 }
 
 async fn answer(
-    (state, identity): (&State, &Identity),
+    state: &State,
     fields: Fields,
-    conditions: &HeaderMap,
-    accepted: Option<Coding>,
+    caller: Caller<'_>,
+    has: impl Fn(&Key) -> bool,
 ) -> Result<Response<Body>, Problem> {
-    let (query, caching) = query_from(fields, identity.view())?;
-    let conditional = conditions.contains_key(header::IF_NONE_MATCH);
-    let has = |key: &Key| conditional && respond::has_tag(conditions, &key.to_string());
-    let outcome = state.search.run(query, caching, has).await?;
-    let (body, coding) = coding::coded(&outcome.body, accepted);
+    let Asked { query, caching, timeout } = query_from(fields, caller.identity.view())?;
+    let searching = state.search.run(query, Manner { caching, class: caller.class }, has);
+    let outcome = match timeout {
+        // Without one the server's bound on every request holds. Given up, the search leaves nothing running.
+        None => searching.await?,
+        Some(timeout) => tokio::time::timeout(timeout, searching).await.map_err(|_| Problem::deadline())??,
+    };
+    let (body, coding) = coding::coded(&outcome.body, caller.coding);
     let mut response = respond::json_bytes(body);
     if outcome.unchanged {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -195,7 +228,7 @@ fn x_cache(served: Served) -> &'static str {
 ///
 /// # Errors
 /// 400 for an unknown name, 422 with every value that is not allowed.
-pub(super) fn query_from(mut fields: Fields, view: View) -> Result<(Query, Caching), Problem> {
+pub(super) fn query_from(mut fields: Fields, view: View) -> Result<Asked, Problem> {
     let required = !fields.has("query");
     let text = fields.text("query", 1..=MAX_QUERY_CHARS);
     if required {
@@ -241,8 +274,9 @@ pub(super) fn query_from(mut fields: Fields, view: View) -> Result<(Query, Cachi
         }
     });
     let caching = fields.choice("cache").unwrap_or_default();
+    let timeout = fields.integer("timeout_ms", 1..=MAX_TIMEOUT_MS).map(Duration::from_millis);
     fields.finish()?;
-    Ok((Query { cursor, ..query }, caching))
+    Ok(Asked { query: Query { cursor, ..query }, caching, timeout })
 }
 
 /// Stage times in milliseconds, as browsers and k6 read them: those of the stages that ran, and the whole.

@@ -8,6 +8,7 @@ use crate::{
     api::{
         self,
         identity::{Access, AdminDoor, Open},
+        rate_limit::Limits,
     },
     config::{self, EmbedProvider, Settings},
     health::{self, Health},
@@ -50,6 +51,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         max_body_bytes: settings.max_body_bytes,
         cors_origins: settings.cors_origins.clone(),
         deadline: settings.deadline(),
+        limits: Limits::new(settings.rate_limits(), app.shared.clone()),
     };
     let debug = api::debug::router(api::debug::State {
         search: app.search.clone(),

@@ -132,7 +132,10 @@ where
     {
         let (role, mut waiter) = match self.board(&key) {
             Boarded::Follower(waiter) => (Role::Follower, waiter),
-            Boarded::Full => return (Role::Leader, Err(Error::Full { max: self.air.max })),
+            Boarded::Full => {
+                metrics::record_shed("flights", 1);
+                return (Role::Leader, Err(Error::Full { max: self.air.max }));
+            }
             Boarded::Leader(waiter, landing) => {
                 (self.air.spawn)(Box::pin(fly(landing, work())));
                 (Role::Leader, waiter)

@@ -53,6 +53,7 @@ impl Settings {
         {
             return invalid("anonymous_scopes", "admin cannot be given to callers without a key; see insecure_open");
         }
+        self.check_load()?;
         if self.embed_provider == EmbedProvider::Remote && (self.embed_url.is_empty() || self.embed_model.is_empty()) {
             return invalid("embed_provider", "remote needs embed_url and embed_model");
         }
@@ -86,8 +87,32 @@ impl Settings {
                 format!("is {own}, longer than cache_shared_ttl_s, which is {shared}; set it to that or less");
             return invalid("cache_ttl_s", message);
         }
+        Ok(())
+    }
+
+    fn check_load(&self) -> Result<(), Error> {
+        let invalid = |setting, message: &str| Err(Error::Invalid { setting, message: message.to_owned() });
         if self.max_searches == 0 {
-            return invalid("max_searches", "set at least 1".to_owned());
+            return invalid("max_searches", "set at least 1");
+        }
+        if self.shed_least_searches == 0 {
+            return invalid("shed_least_searches", "set at least 1");
+        }
+        if !(1..=10_000).contains(&self.shed_target_ms) {
+            return invalid("shed_target_ms", "set 1 to 10000");
+        }
+        for (setting, percent) in
+            [("shed_batch_percent", self.shed_batch_percent), ("shed_import_percent", self.shed_import_percent)]
+        {
+            if !(1..=100).contains(&percent) {
+                return invalid(setting, "set 1 to 100");
+            }
+        }
+        if !(1..=600_000).contains(&self.request_timeout_ms) {
+            return invalid("request_timeout_ms", "set 1 to 600000");
+        }
+        if self.trusted_proxies > 16 {
+            return invalid("trusted_proxies", "is a number of proxies in a row; set 0 to 16");
         }
         Ok(())
     }

@@ -4,15 +4,18 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use super::{EmbedProvider, Secret, Settings};
 use crate::{
+    api::rate_limit::ProxyHeader,
     cache::{self, shared},
     embed, index,
-    runtime::telemetry::LogFormat,
+    runtime::{shed, telemetry::LogFormat},
     search,
 };
 
 impl Default for Settings {
+    #[expect(clippy::too_many_lines, reason = "a line for each setting")]
     fn default() -> Self {
         let (pool, cache) = (index::pool::Config::default(), cache::Config::default());
+        let shed = shed::Config::default();
         Self {
             bind: (Ipv4Addr::LOCALHOST, 8051).into(),
             admin_bind: (Ipv4Addr::LOCALHOST, 9051).into(),
@@ -54,7 +57,20 @@ impl Default for Settings {
             cache_stale_s: cache.lifetime.stale.as_secs(),
             cache_shared_ttl_s: cache.shared_ttl.as_secs(),
             cache_warm_searches: search::Config::default().warm_searches,
-            max_searches: search::Config::default().max_flights,
+            max_searches: shed.most,
+            shed_least_searches: shed.least,
+            shed_target_ms: 100,
+            shed_batch_percent: shed.batch_percent,
+            shed_import_percent: shed.import_percent,
+            request_timeout_ms: 24_000,
+            rate_limit_search_per_minute: 0,
+            rate_limit_sources_per_minute: 0,
+            rate_limit_documents_per_minute: 0,
+            rate_limit_keys_per_minute: 60,
+            rate_limit_health_per_minute: 0,
+            rate_limit_address_per_minute: 0,
+            trusted_proxies: 0,
+            trusted_proxy_header: ProxyHeader::default(),
             max_file_bytes: 5 * 1024 * 1024,
             max_body_bytes: 1024 * 1024,
             cors_origins: String::new(),

@@ -15,7 +15,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{cache::shared, embed, runtime::telemetry::LogFormat};
+use crate::{api::rate_limit::ProxyHeader, cache::shared, embed, runtime::telemetry::LogFormat};
 
 /// Variables of the same prefix that are not settings: they belong to the tests, to the choice of the file, and to Kubernetes,
 /// which describes a Service called `doc-server` to every container beside it.
@@ -108,8 +108,34 @@ pub struct Settings {
     pub cache_shared_ttl_s: u64,
     /// Searches of the last run that are asked again at a start; 0 asks none.
     pub cache_warm_searches: usize,
-    /// Different searches that are computed at once.
+    /// Searches that are computed at once: the limit that follows how long they take is never more.
     pub max_searches: usize,
+    /// Nor less than this.
+    pub shed_least_searches: usize,
+    /// While searches take less on average, none is turned away before `max_searches`.
+    pub shed_target_ms: u64,
+    /// Batch work is let in while less than this share of the limit is in use.
+    pub shed_batch_percent: u8,
+    /// The same of imports.
+    pub shed_import_percent: u8,
+    /// The longest a request is worked on.
+    pub request_timeout_ms: u64,
+    /// Searches a minute for each key, or address without one; 0 sets no limit.
+    pub rate_limit_search_per_minute: u32,
+    /// The same of `/api/sources`.
+    pub rate_limit_sources_per_minute: u32,
+    /// The same of pages and chunks together.
+    pub rate_limit_documents_per_minute: u32,
+    /// Likewise, of requests to keys.
+    pub rate_limit_keys_per_minute: u32,
+    /// The same of `/api/health`.
+    pub rate_limit_health_per_minute: u32,
+    /// Requests a minute for each address on all these routes but health, whatever keys it uses; 0 sets no limit.
+    pub rate_limit_address_per_minute: u32,
+    /// Proxies before this server that say who asked them.
+    pub trusted_proxies: usize,
+    /// Where they say it: `x-forwarded-for` or `forwarded`.
+    pub trusted_proxy_header: ProxyHeader,
     /// The largest file that is imported.
     pub max_file_bytes: u64,
     /// The largest request body.

@@ -1,12 +1,13 @@
 //! What each stage is told: its own small configuration, made of the settings.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use super::{Settings, parts};
 use crate::{
+    api::rate_limit::{self, Proxies},
     cache::{self, shared},
     index::{self, cluster, keys::Scopes},
-    runtime::listen,
+    runtime::{listen, shed},
     search,
 };
 
@@ -64,7 +65,7 @@ impl Settings {
         search::Config {
             embed_timeout: Duration::from_millis(self.embed_timeout_ms),
             cache: self.cache(),
-            max_flights: self.max_searches,
+            shed: self.shed(),
             warm_searches: self.cache_warm_searches,
             ef_search: self.ef_search,
             ivfflat_probes: self.ivfflat_probes,
@@ -83,10 +84,38 @@ impl Settings {
         }
     }
 
-    /// The longest a request is worked on: its vector, then two statements that each take all they may, with room to answer.
+    fn shed(&self) -> shed::Config {
+        shed::Config {
+            most: self.max_searches,
+            least: self.shed_least_searches,
+            target: Duration::from_millis(self.shed_target_ms),
+            batch_percent: self.shed_batch_percent,
+            import_percent: self.shed_import_percent,
+        }
+    }
+
+    /// How often callers may ask.
+    #[must_use]
+    pub fn rate_limits(&self) -> rate_limit::Config {
+        rate_limit::Config {
+            // In the order of the groups.
+            groups: [
+                self.rate_limit_search_per_minute,
+                self.rate_limit_sources_per_minute,
+                self.rate_limit_documents_per_minute,
+                self.rate_limit_keys_per_minute,
+                self.rate_limit_health_per_minute,
+            ]
+            .map(NonZeroU32::new),
+            address: NonZeroU32::new(self.rate_limit_address_per_minute),
+            proxies: Proxies { trusted: self.trusted_proxies, header: self.trusted_proxy_header },
+        }
+    }
+
+    /// The longest a request is worked on.
     #[must_use]
     pub fn deadline(&self) -> Duration {
-        Duration::from_millis(self.embed_timeout_ms + 2 * self.database_statement_timeout_ms + 1_000)
+        Duration::from_millis(self.request_timeout_ms)
     }
 
     /// What callers without a key may do.

@@ -52,6 +52,11 @@ const POOL_ROLE: &str = "doc_server_pool_role_connections";
 const POOL_WAITING: &str = "doc_server_pool_waiting";
 const POOL_REPLICAS: &str = "doc_server_pool_replicas";
 const MEMORY_BYTES: &str = "doc_server_memory_bytes";
+const SHED: &str = "doc_server_shed_total";
+const SHED_LIMIT: &str = "doc_server_shed_limit";
+const SHED_IN_USE: &str = "doc_server_shed_in_use";
+const RATE_LIMITED: &str = "doc_server_rate_limited_total";
+const RATE_LIMIT_LOCAL: &str = "doc_server_rate_limit_local_total";
 
 /// Makes the recorder global and returns the handle that renders it. Call once per process.
 ///
@@ -124,6 +129,11 @@ fn describe() {
     describe_gauge!(POOL_WAITING, "Callers who wait for a connection now, by what it is for.");
     describe_gauge!(POOL_REPLICAS, "Read replicas, by whether they are searched now.");
     describe_gauge!(MEMORY_BYTES, Unit::Bytes, "What the allocator holds, by kind.");
+    describe_counter!(SHED, "Requests turned away because too much is being worked on, by what was full.");
+    describe_gauge!(SHED_LIMIT, "What all classes together may use for one more of this class to be let in.");
+    describe_gauge!(SHED_IN_USE, "Searches and reads being worked on, by class.");
+    describe_counter!(RATE_LIMITED, "Requests over a rate limit, by route.");
+    describe_counter!(RATE_LIMIT_LOCAL, "Requests counted by this process alone because Redis was away.");
 }
 
 /// One answered request. `route` is the matched path or `unmatched`; a method outside HTTP's own counts as `other`, since callers
@@ -329,4 +339,30 @@ fn set_memory() {
     ] {
         gauge!(MEMORY_BYTES, "kind" => kind).set(bytes as f64);
     }
+}
+
+/// Requests turned away because too much is being worked on; `reason` says what was full: `limit`, `batch_share`, `import_share`, `flights` or
+/// `connections`. Zero makes the series known before the first.
+pub fn record_shed(reason: &'static str, requests: u64) {
+    counter!(SHED, "reason" => reason).increment(requests);
+}
+
+/// What all classes together may use for one more of `class` to be let in.
+pub fn set_shed_limit(class: &'static str, limit: usize) {
+    gauge!(SHED_LIMIT, "class" => class).set(u32::try_from(limit).unwrap_or(u32::MAX));
+}
+
+/// How many of `class` are being worked on.
+pub fn set_shed_in_use(class: &'static str, in_use: usize) {
+    gauge!(SHED_IN_USE, "class" => class).set(u32::try_from(in_use).unwrap_or(u32::MAX));
+}
+
+/// One request over a rate limit.
+pub fn record_rate_limited(route: &str) {
+    counter!(RATE_LIMITED, "route" => route.to_owned()).increment(1);
+}
+
+/// Requests that this process alone counted because Redis was away. Zero as above.
+pub fn record_rate_limit_local(requests: u64) {
+    counter!(RATE_LIMIT_LOCAL).increment(requests);
 }

@@ -1,7 +1,8 @@
-//! Under everything, knowing nothing above it: allocator, process lifecycle, accept loop, metrics and logs.
+//! Under everything, knowing nothing above it: allocator, process lifecycle, accept loop, metrics, logs, and how much is worked on at once.
 
 pub mod allocator;
 pub mod lifecycle;
 pub mod listen;
 pub mod metrics;
+pub mod shed;
 pub mod telemetry;

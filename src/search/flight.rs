@@ -7,14 +7,18 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Body, Outcome, Path, Served, Timings, legs::Ask};
+use super::{Body, Manner, Outcome, Path, Served, Timings, legs::Ask};
 use crate::{
+    answer::Answer,
     cache::{self, Away, Held, Key, Turn},
     coalesce::Role,
     error::Error,
-    index::Resolved,
+    index::{self, Resolved},
     query::{Caching, Query},
-    runtime::metrics,
+    runtime::{
+        metrics,
+        shed::{self, Permit},
+    },
 };
 
 /// A kept answer, and the question it answers, from which it can be made anew.
@@ -101,10 +105,10 @@ impl Path {
         key: Key,
         question: Arc<Query>,
         resolved: Arc<Resolved>,
-        caching: Caching,
+        manner: Manner,
     ) -> Result<Flown, Error> {
-        if caching == Caching::Refresh {
-            return self.make(key, question, &resolved, (caching, true)).await;
+        if manner.caching == Caching::Refresh {
+            return self.make(key, question, &resolved, (manner, true)).await;
         }
         // Whoever looked before this flight began may have missed what the last one kept.
         if let Some(held) = self.results.look_again(&key) {
@@ -119,7 +123,7 @@ impl Path {
             },
             Err(Away) => (None, false),
         };
-        let made = self.make(key, Arc::clone(&question), &resolved, (caching, shared_answers)).await;
+        let made = self.make(key, Arc::clone(&question), &resolved, (manner, shared_answers)).await;
         self.results.done(token);
         made
     }
@@ -130,7 +134,7 @@ impl Path {
         key: Key,
         question: Arc<Query>,
         resolved: &Resolved,
-        how: (Caching, bool),
+        how: (Manner, bool),
     ) -> Result<Flown, Error> {
         let flown = self.compute(&question, resolved, how).await?;
         if flown.complete {
@@ -139,15 +143,18 @@ impl Path {
         Ok(flown)
     }
 
-    /// Makes the answer. `shared_answers` is false where the shared tier has just failed: asking it for the vector too would cost its
+    /// Makes the answer, unless too much is being made. `shared_answers` is false where the shared tier has just failed: asking it for the vector too would cost its
     /// timeout twice.
     pub(super) async fn compute(
         &self,
         query: &Query,
         resolved: &Resolved,
-        (caching, shared_answers): (Caching, bool),
+        (Manner { caching, class }, shared_answers): (Manner, bool),
     ) -> Result<Flown, Error> {
-        let (answer, timings) = self.stages.answer(Ask { query, resolved, caching, shared_answers }).await?;
+        let permit = self.gate.enter(class).map_err(|refused| Error::Overloaded(refused.to_string()))?;
+        let answered = self.stages.answer(Ask { query, resolved, caching, shared_answers }).await;
+        leave(permit, &answered);
+        let (answer, timings) = answered?;
         if let Some(reason) = answer.degraded_reason.as_deref() {
             metrics::record_degraded(reason.split(':').next().unwrap_or_default());
         }
@@ -162,4 +169,15 @@ impl Path {
             timings: Some(timings),
         })
     }
+}
+
+/// What the end of a search says about load. One that lost a leg may have been quick for it.
+fn leave(permit: Permit, answered: &Result<(Answer, Timings), Error>) {
+    permit.finish(match answered {
+        Ok((answer, _)) if !answer.degraded => shed::Outcome::Done,
+        Err(Error::Index(index::Error::Busy { .. } | index::Error::Timeout) | Error::EmbedTimeout) => {
+            shed::Outcome::Late
+        }
+        _ => shed::Outcome::Failed,
+    });
 }

@@ -39,7 +39,7 @@ pub use self::{
     explain::Explanation,
     warm::{upkeep_task, warm_task},
 };
-pub use crate::cache::Key;
+pub use crate::cache::{Key, shared::Shared};
 
 use self::{
     absent::Absent,
@@ -49,17 +49,24 @@ use self::{
 };
 use crate::{
     answer::Answer,
-    cache::{self, Held, Kind, Tiers, shared::Shared},
+    cache::{self, Held, Kind, Tiers},
     coalesce::Flights,
     embed::Embedder,
     error::Error,
     index::{Catalog, Index, Resolved},
     query::{Caching, Mode, Query},
-    runtime::lifecycle::Lifecycle,
+    runtime::{
+        lifecycle::Lifecycle,
+        shed::{self, Class, Gate},
+    },
 };
 
 /// Answers that are made anew ahead of their end at the same time: few, since nobody waits for them.
 const REFRESHES: usize = 2;
+
+/// Different questions under way at once, most of them at the shared tier: what is computed is bounded by the gate. A thousand wait
+/// there when it stalls for its timeout at 20,000 a second.
+const MAX_FLIGHTS: usize = 1_024;
 
 /// Nobody waits for such a one, so nobody else ends it: longer than a search takes, its statements included.
 const REFRESH_WITHIN: Duration = Duration::from_secs(30);
@@ -117,6 +124,15 @@ pub struct Outcome {
     pub total: Duration,
 }
 
+/// How a question wants to be treated; no part of what it means.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Whether an answer that was made before will do.
+    pub caching: Caching,
+    /// Who gives way when too much is asked at once.
+    pub class: Class,
+}
+
 /// Bounds of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -124,8 +140,8 @@ pub struct Config {
     pub embed_timeout: Duration,
     /// What is kept, and how long.
     pub cache: cache::Config,
-    /// Different searches that are computed at once. More are refused: they would wait for connections until their time is over.
-    pub max_flights: usize,
+    /// How many searches are computed at once. More are refused: they would wait for connections until their time is over.
+    pub shed: shed::Config,
     /// Questions of the last run that are asked again at a start; zero asks none.
     pub warm_searches: usize,
     /// Candidates an index scan keeps when the query does not say; decides answers, so it is part of their keys.
@@ -140,7 +156,7 @@ impl Default for Config {
         Self {
             embed_timeout: Duration::from_secs(3),
             cache: cache::Config::default(),
-            max_flights: 256,
+            shed: shed::Config::default(),
             warm_searches: 200,
             ef_search: pool.ef_search,
             ivfflat_probes: pool.ivfflat_probes,
@@ -171,6 +187,7 @@ struct Path {
     flights: Flights<Key, Result<Flown, Error>>,
     refreshes: Arc<Semaphore>,
     absent: Absent,
+    gate: Gate,
     shared: Option<Shared>,
     /// Known once the model's identity was read.
     profile: OnceCell<Profile>,
@@ -187,14 +204,15 @@ impl Search {
         let vectors = query_vectors::QueryVectors::new(
             embedder.clone(),
             Tiers::new(Kind::Vectors, cache.vector_bytes, cache, shared.clone()),
-            Flights::new("vectors", config.max_flights, lifecycle),
+            Flights::new("vectors", MAX_FLIGHTS, lifecycle),
         );
         let path = Path {
             stages: Stages::new(index, embedder, vectors, config),
             results: Tiers::new(Kind::Results, cache.result_bytes, cache, shared.clone()),
-            flights: Flights::new("results", config.max_flights, lifecycle),
+            flights: Flights::new("results", MAX_FLIGHTS, lifecycle),
             refreshes: Arc::new(Semaphore::new(REFRESHES)),
             absent: Absent::default(),
+            gate: Gate::new(config.shed),
             shared,
             profile: OnceCell::new(),
             config,
@@ -232,8 +250,8 @@ impl Search {
     ///
     /// # Cancel safety
     /// Dropping the future gives the caller's place up. A search that others wait for goes on; one that nobody waits for ends.
-    pub async fn run(&self, query: Query, caching: Caching, has: impl Fn(&Key) -> bool) -> Result<Outcome, Error> {
-        let (started, path) = (Instant::now(), &self.path);
+    pub async fn run(&self, query: Query, manner: Manner, has: impl Fn(&Key) -> bool) -> Result<Outcome, Error> {
+        let (started, path, caching) = (Instant::now(), &self.path, manner.caching);
         let (mut resolved, confirmed) = path.resolve(&query).await?;
         if !confirmed {
             if caching == Caching::Use
@@ -247,7 +265,7 @@ impl Search {
         let key = if caching == Caching::Bypass { None } else { path.key(&query, &resolved).await };
         let Some(key) = key else {
             path.results.record_bypass();
-            let flown = path.compute(&query, &resolved, (caching, true)).await?;
+            let flown = path.compute(&query, &resolved, (manner, true)).await?;
             let served = if caching == Caching::Use { Served::Miss } else { Served::Bypass };
             return Ok(flown.outcome(None, served, started));
         };
@@ -260,8 +278,8 @@ impl Search {
             return Ok(from_kept(held, key, Served::Local, started));
         }
         let (question, flying) = (Arc::new(query), Arc::clone(path));
-        let flight = if caching == Caching::Refresh { refresh_of(&key) } else { key };
-        let (role, flown) = path.flights.join(flight, || flying.fly(key, question, resolved, caching)).await;
+        let (role, flown) =
+            path.flights.join(flight_of(&key, manner), || flying.fly(key, question, resolved, manner)).await;
         match (flown.map_err(Error::from).and_then(|flown| flown), kept) {
             // A whole answer of the same documents is better than one that misses a part.
             (Ok(flown), Some(held)) if !flown.complete => Ok(from_kept(&held, key, Served::Stale, started)),
@@ -289,7 +307,13 @@ impl Search {
             .await
     }
 
-    /// Different searches that are being computed now.
+    /// What everything that works in the database goes through.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.path.gate
+    }
+
+    /// Different searches that are being answered now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.path.flights.in_flight()
@@ -320,7 +344,9 @@ impl Search {
             (Arc::clone(&self.path), Arc::clone(&held.value.question), Arc::clone(resolved));
         self.path.lifecycle.spawn_detached(async move {
             let flown = Arc::clone(&path);
-            let flying = path.flights.join(refresh_of(&key), || flown.fly(key, question, resolved, Caching::Refresh));
+            // Nobody waits for it: while too much is asked, it is left until somebody does.
+            let manner = Manner { caching: Caching::Refresh, class: Class::Batch };
+            let flying = path.flights.join(flight_of(&key, manner), || flown.fly(key, question, resolved, manner));
             match tokio::time::timeout(REFRESH_WITHIN, flying).await {
                 Ok((_, Ok(Err(error)))) => tracing::warn!(%error, "a hot answer could not be made anew before its end"),
                 Ok(_) => {}
@@ -392,9 +418,14 @@ impl Path {
     }
 }
 
-/// The key of the flight that makes an answer anew: it must not join one that only looks whether it is kept.
-fn refresh_of(key: &Key) -> Key {
-    Key::parts().text("refresh").bytes(key.as_bytes()).key()
+/// The key of the flight. One that makes an answer anew must not join one that only looks whether it is kept, nor may a caller join
+/// one that gives way before it has to.
+fn flight_of(key: &Key, manner: Manner) -> Key {
+    match (manner.caching, manner.class) {
+        (Caching::Use, Class::Interactive) => *key,
+        (Caching::Use, class) => Key::parts().text(class.name()).bytes(key.as_bytes()).key(),
+        (_, class) => Key::parts().text("refresh").text(class.name()).bytes(key.as_bytes()).key(),
+    }
 }
 
 fn from_kept(held: &Held<Answered>, key: Key, served: Served, started: Instant) -> Outcome {

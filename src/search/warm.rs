@@ -11,11 +11,12 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Search, flight::Answered};
+use super::{Manner, Search, flight::Answered};
 use crate::{
     error::Error,
     index::hot_searches::HotSearch,
     query::{Caching, Query},
+    runtime::shed::Class,
 };
 
 /// Old values and sizes are looked after so often.
@@ -109,8 +110,9 @@ impl Search {
             saved.iter().filter_map(|search| serde_json::from_str(&search.question).ok()).collect();
         self.fetch_known(&questions).await;
         let mut warmed = 0;
+        let manner = Manner { caching: Caching::Use, class: Class::Batch };
         for question in questions {
-            warmed += usize::from(self.run(question, Caching::Use, |_| false).await.is_ok());
+            warmed += usize::from(self.run(question, manner, |_| false).await.is_ok());
         }
         Ok(warmed)
     }

@@ -18,7 +18,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("health", &["cache", "embed", "index"]),
     ("work", &["embed", "index", "cache", "error", "runtime"]),
     ("error", &["coalesce", "embed", "index"]),
-    ("config", &["cache", "embed", "index", "search", "runtime"]),
+    ("config", &["api", "cache", "embed", "index", "search", "runtime"]),
     ("cache", &["runtime"]),
     ("coalesce", &["runtime"]),
     ("embed", &["runtime"]),
@@ -28,16 +28,18 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 27] = [
+const HOMES: [(&str, &[&str]); 28] = [
     ("moka", &["cache/local.rs"]),
     ("axum", &["api/", "admin/", "runtime/listen.rs"]),
     ("hyper", &["runtime/listen.rs"]),
     ("hyper_util", &["runtime/listen.rs"]),
     ("sqlx", &["index/", "work/queue.rs"]),
     ("pgvector", &["index/"]),
-    ("redis", &["cache/"]),
-    ("deadpool_redis", &["cache/"]),
-    ("zstd", &["cache/"]),
+    ("redis", &["cache/", "api/rate_limit/"]),
+    ("deadpool_redis", &["cache/", "api/rate_limit/"]),
+    ("governor", &["api/rate_limit/"]),
+    ("zstd", &["cache/", "api/coding.rs"]),
+    ("brotli", &["api/coding.rs"]),
     ("fastembed", &["embed/"]),
     ("ort", &["embed/"]),
     ("tokenizers", &["embed/"]),
@@ -48,7 +50,7 @@ const HOMES: [(&str, &[&str]); 27] = [
     ("tikv_jemalloc_ctl", &["runtime/allocator.rs"]),
     ("jemalloc_pprof", &["runtime/allocator.rs"]),
     ("pprof", &["runtime/cpu.rs"]),
-    ("flate2", &["runtime/cpu.rs"]),
+    ("flate2", &["runtime/cpu.rs", "api/coding.rs"]),
     ("opentelemetry", &["runtime/telemetry/"]),
     ("opentelemetry_sdk", &["runtime/telemetry/"]),
     ("opentelemetry_otlp", &["runtime/telemetry/"]),

@@ -110,6 +110,12 @@ impl Link {
         }
     }
 
+    /// Notes a question whose asker did not wait for its answer to the end.
+    pub fn missed(&self, purpose: Purpose, share: &Share) {
+        self.strike(purpose, share);
+        self.failed(&(ErrorKind::Io, "no answer in time").into());
+    }
+
     fn fail(&self, purpose: Purpose, share: &Share, error: &RedisError) {
         tracing::debug!(%error, ?purpose, "redis did not answer a command");
 

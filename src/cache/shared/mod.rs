@@ -13,6 +13,7 @@ mod keeper;
 mod lease;
 mod link;
 mod name;
+mod script;
 mod writer;
 
 use std::{sync::Arc, time::Duration};

@@ -7,6 +7,7 @@ pub mod client;
 pub mod database;
 pub mod faulty;
 pub mod fixtures;
+pub mod load;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
@@ -25,6 +26,7 @@ use doc_server::{
     api::{
         self,
         identity::{Access, AdminDoor, Open},
+        rate_limit::{self, Limits},
     },
     cache::shared::{self, Shared},
     config::Settings,
@@ -71,6 +73,7 @@ pub struct Builder {
     open: Open,
     without_key: Scopes,
     admin_on_loopback: bool,
+    limits: rate_limit::Config,
 }
 
 /// A server in a test.
@@ -169,6 +172,12 @@ impl Builder {
         self
     }
 
+    /// Limits on how often callers may ask.
+    pub fn with_limits(mut self, limits: rate_limit::Config) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Other pools.
     pub fn with_pool(mut self, change: impl FnOnce(&mut index::pool::Config)) -> Self {
         change(&mut self.index.pool);
@@ -231,7 +240,7 @@ impl Builder {
             let parts = Parts { index: index.clone(), embedder: embedder.clone(), shared: shared.clone() };
             Search::new(parts, self.search, &lifecycle)
         };
-        let health = Arc::new(Health::new(embedder.clone(), shared));
+        let health = Arc::new(Health::new(embedder.clone(), shared.clone()));
         health.probe(&index).await;
         if self.background {
             index.follow(&lifecycle);
@@ -247,6 +256,7 @@ impl Builder {
             access: access.clone(),
             max_body_bytes: self.max_body_bytes,
             deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
+            limits: Limits::new(self.limits, shared),
         };
         let debug = api::debug::router(api::debug::State {
             search: search.clone(),
@@ -296,6 +306,7 @@ impl TestApp {
             open: Open::UntilFirstKey,
             without_key: Scopes::NONE,
             admin_on_loopback: true,
+            limits: rate_limit::Config::default(),
         }
     }
 

@@ -1,0 +1,209 @@
+//! How often a caller may ask: one bucket, however it names itself, on one replica or three, with Redis or without.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    body::Body,
+    extract::ConnectInfo,
+    http::{Request, StatusCode},
+};
+use doc_server::{
+    api::rate_limit::{Config, Group, Proxies, ProxyHeader},
+    cache::shared,
+};
+use futures::future::join_all;
+use insta::assert_json_snapshot;
+
+use crate::harness::{
+    TestApp,
+    client::Reply,
+    eventually,
+    faulty::{Fault, Proxy},
+    redis::Redis,
+};
+
+const PEER: [u8; 4] = [203, 0, 113, 7];
+
+/// Requests a minute to health, which costs least.
+fn limited(per_minute: u32) -> Config {
+    let mut config = Config::default();
+    config.groups[Group::Health as usize] = NonZeroU32::new(per_minute);
+    config
+}
+
+/// One request of `peer` with this header.
+async fn ask(app: &TestApp, path: &str, peer: [u8; 4], forwarded: Option<&str>) -> Reply {
+    let mut request = Request::get(path);
+    if let Some(addresses) = forwarded {
+        request = request.header("x-forwarded-for", addresses);
+    }
+    let mut request = request.body(Body::empty()).unwrap();
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::from((peer, 4711))));
+    app.send(request).await
+}
+
+/// Whether it was let through.
+fn allowed(reply: &Reply) -> bool {
+    match reply.status {
+        StatusCode::OK => true,
+        StatusCode::TOO_MANY_REQUESTS => false,
+        other => panic!("{other}: {}", reply.text()),
+    }
+}
+
+fn random_addresses() -> String {
+    let address = || std::net::Ipv4Addr::from_bits(fastrand::u32(..));
+    format!("{}, {}", address(), address())
+}
+
+/// A bucket and what flows into it meanwhile.
+fn bucket(per_minute: u32, time: Duration) -> f64 {
+    f64::from(per_minute) * (1.0 + time.as_secs_f64() / 60.0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_with_invented_addresses_are_one_caller() {
+    // One more every ten seconds.
+    let app = TestApp::builder().with_limits(limited(6)).start().await;
+    let (began, mut through) = (Instant::now(), 0_u32);
+    for _ in 0..10_000 {
+        let reply = ask(&app, "/api/health", PEER, Some(&random_addresses())).await;
+        through += u32::from(allowed(&reply));
+    }
+    let more = began.elapsed().as_secs() / 10;
+    assert_eq!(u64::from(through), 6 + more, "in {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_a_trusted_proxy_the_rightmost_hop_that_is_not_trusted_is_the_caller() {
+    let mut limits = limited(3);
+    limits.proxies = Proxies { trusted: 1, header: ProxyHeader::XForwardedFor };
+    let app = TestApp::builder().with_limits(limits).start().await;
+    for caller in ["198.51.100.1", "198.51.100.2", "2001:db8:1:1::1"] {
+        let mut through = 0;
+        for _ in 0..20 {
+            let addresses = format!("{}, {caller}", random_addresses());
+            through += u32::from(allowed(&ask(&app, "/api/health", PEER, Some(&addresses)).await));
+        }
+        assert_eq!(through, 3, "{caller}");
+    }
+    let neighbour = ask(&app, "/api/health", PEER, Some("2001:db8:1:1:ffff::2")).await;
+    assert!(!allowed(&neighbour), "a network of IPv6 is one caller");
+    assert!(allowed(&ask(&app, "/api/health", PEER, Some("2001:db8:1:2::1")).await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_says_what_is_left_and_when_to_come_back() {
+    let mut limits = Config { address: NonZeroU32::new(4), ..Config::default() };
+    limits.groups[Group::Sources as usize] = NonZeroU32::new(2);
+    let app = TestApp::builder().with_limits(limits).start().await;
+    let first = ask(&app, "/api/sources", PEER, None).await;
+    assert!(allowed(&first));
+    assert_eq!(first.header("ratelimit-policy"), r#""address";q=4;w=60, "sources";q=2;w=60"#);
+    assert_eq!(first.header("ratelimit"), r#""address";r=3;t=15, "sources";r=1;t=30"#);
+    let missing = ask(&app, "/api/sources/none", PEER, None).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    assert_eq!(missing.header("ratelimit"), r#""address";r=2;t=15, "sources";r=0;t=30"#, "failures count and tell too");
+    let refused = ask(&app, "/api/sources", PEER, None).await;
+    assert!(!allowed(&refused));
+    assert_json_snapshot!("problem_rate_limited", refused.problem());
+    assert_eq!(
+        (refused.header("retry-after"), refused.header("ratelimit")),
+        ("30", r#""address";r=1;t=15, "sources";r=0;t=30"#)
+    );
+    // Another group of routes: the address's own limit holds there too.
+    assert_eq!(ask(&app, "/api/chunks/1", PEER, None).await.status, StatusCode::NOT_FOUND);
+    let refused = ask(&app, "/api/chunks/1", PEER, None).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (StatusCode::TOO_MANY_REQUESTS, "15"));
+    assert!(allowed(&ask(&app, "/api/sources", [203, 0, 113, 8], None).await), "another caller has its own");
+    for unlimited in ["/api/health", "/openapi.json", "/"] {
+        assert_eq!(ask(&app, unlimited, PEER, None).await.status, StatusCode::OK, "{unlimited}");
+    }
+    let metrics = app.admin("/metrics").await.text();
+    assert!(metrics.contains("doc_server_rate_limited_total{route=\"/api/chunks/{chunk_id}\"}"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_limits_nothing_is_said_of_them() {
+    let app = TestApp::start().await;
+    for _ in 0..200 {
+        let reply = ask(&app, "/api/health", PEER, None).await;
+        assert!(allowed(&reply) && reply.headers.get("ratelimit").is_none());
+    }
+}
+
+/// Three replicas that share a Redis at this address.
+async fn replicas(address: SocketAddr, per_minute: u32) -> [TestApp; 3] {
+    let redis = || shared::Config { urls: format!("redis://{address}"), ..shared::Config::default() };
+    let builder = || TestApp::builder().with_background_tasks().with_redis(redis()).with_limits(limited(per_minute));
+    let first = builder().start().await;
+    let all = [builder().start_beside(&first).await, builder().start_beside(&first).await, first];
+    for (nth, app) in all.iter().enumerate() {
+        expect_redis(app, [192, 0, 2, u8::try_from(nth).unwrap()]).await;
+    }
+    all
+}
+
+/// Waits until Redis is used. `peer` asks for that alone: nothing is taken from another's bucket.
+async fn expect_redis(app: &TestApp, peer: [u8; 4]) {
+    eventually("redis is used", async || {
+        ask(app, "/api/health", peer, None).await.json()["checks"]["redis"]["latency_ms"].is_number()
+    })
+    .await;
+}
+
+/// Asks all replicas as fast as they answer. Returns how many were let through, and the slowest answer.
+async fn hammer(replicas: &[TestApp], peer: [u8; 4], time: Duration) -> (u32, Duration) {
+    let each = replicas.iter().map(async |app| {
+        let (began, mut through, mut slowest) = (Instant::now(), 0, Duration::ZERO);
+        while began.elapsed() < time {
+            let asked = Instant::now();
+            through += u32::from(allowed(&ask(app, "/api/health", peer, None).await));
+            slowest = slowest.max(asked.elapsed());
+            // The others are polled by the same task.
+            tokio::task::yield_now().await;
+        }
+        (through, slowest)
+    });
+    let all = join_all(each).await;
+    all.into_iter().fold((0, Duration::ZERO), |all, one| (all.0 + one.0, all.1.max(one.1)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_together_hold_the_limit_and_each_its_own_without_redis() {
+    const PER_MINUTE: u32 = 600;
+    let time = Duration::from_secs(3);
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.address()).await;
+    let all = replicas(proxy.address(), PER_MINUTE).await;
+    let began = Instant::now();
+    let (through, _) = hammer(&all, PEER, time).await;
+    let expected = bucket(PER_MINUTE, began.elapsed());
+    let off = (f64::from(through) / expected - 1.0).abs();
+    assert!(off <= 0.1, "{through} of {expected}: together");
+
+    // A caller of its own for each fault. Each replica counts alone then: three buckets, and never no limit.
+    for (nth, fault) in [(1, Fault::Refuse), (2, Fault::BlackHole)] {
+        proxy.set(fault).await;
+        let began = Instant::now();
+        let (through, slowest) = hammer(&all, [198, 51, 100, nth], time).await;
+        let most = 3.0 * bucket(PER_MINUTE, began.elapsed()) * 1.1;
+        assert!(f64::from(through) <= most, "{fault:?}: {through} of {most}");
+        assert!(through >= PER_MINUTE, "{fault:?}: {through}: who may ask is not turned away");
+        assert!(slowest <= Duration::from_millis(250), "{fault:?}: {slowest:?}");
+        proxy.restore().await;
+        for app in &all {
+            expect_redis(app, [192, 0, 2, 100 + nth]).await;
+        }
+    }
+    let began = Instant::now();
+    let (through, _) = hammer(&all, [198, 51, 100, 9], time).await;
+    let off = (f64::from(through) / bucket(PER_MINUTE, began.elapsed()) - 1.0).abs();
+    assert!(off <= 0.1, "{through}: together again");
+    let keys: Vec<String> = redis.ask(deadpool_redis::redis::cmd("KEYS").arg("doc-server:limit:*")).await;
+    assert!(keys.contains(&"doc-server:limit:{health:203.0.113.7}".to_owned()), "{keys:?}");
+}
