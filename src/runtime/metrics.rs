@@ -10,6 +10,8 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::allocator;
+
 /// From a cached answer (half a millisecond) to the slowest one a caller waits for (10 s); about two buckets a
 /// doubling where the promised latencies lie (20, 50, 100, 500 ms, 2 s, 5 s), so that a quantile is readable there.
 const REQUEST_SECONDS: [f64; 15] =
@@ -47,6 +49,7 @@ const POOL_RETRIES: &str = "doc_server_pool_retries_total";
 const POOL_ROLE: &str = "doc_server_pool_role_connections";
 const POOL_WAITING: &str = "doc_server_pool_waiting";
 const POOL_REPLICAS: &str = "doc_server_pool_replicas";
+const MEMORY_BYTES: &str = "doc_server_memory_bytes";
 
 /// Makes the recorder global and returns the handle that renders it. Call once per process.
 ///
@@ -67,6 +70,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 #[must_use]
 pub fn render(handle: &PrometheusHandle) -> String {
     metrics_process::Collector::default().collect();
+    set_memory();
     handle.run_upkeep();
     handle.render()
 }
@@ -117,6 +121,7 @@ fn describe() {
     describe_gauge!(POOL_ROLE, "Connections by what they are for and state.");
     describe_gauge!(POOL_WAITING, "Callers who wait for a connection now, by what it is for.");
     describe_gauge!(POOL_REPLICAS, "Read replicas, by whether they are searched now.");
+    describe_gauge!(MEMORY_BYTES, Unit::Bytes, "What the allocator holds, by kind.");
 }
 
 /// One answered request. `route` is the matched path or `unmatched`; a method outside HTTP's own counts as `other`, since callers
@@ -279,4 +284,20 @@ pub fn set_pool_replicas(usable: usize, all: usize) {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     gauge!(POOL_REPLICAS, "state" => "used").set(count(usable));
     gauge!(POOL_REPLICAS, "state" => "left_out").set(count(all.saturating_sub(usable)));
+}
+
+/// What the allocator holds now.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; sizes stay far below 2^52")]
+fn set_memory() {
+    let Some(figures) = allocator::figures() else { return };
+    for (kind, bytes) in [
+        ("allocated", figures.allocated),
+        ("active", figures.active),
+        ("metadata", figures.metadata),
+        ("resident", figures.resident),
+        ("mapped", figures.mapped),
+        ("retained", figures.retained),
+    ] {
+        gauge!(MEMORY_BYTES, "kind" => kind).set(bytes as f64);
+    }
 }

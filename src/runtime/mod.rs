@@ -1,5 +1,6 @@
-//! Under everything, knowing nothing above it: process lifecycle, accept loop, metrics and logs.
+//! Under everything, knowing nothing above it: allocator, process lifecycle, accept loop, metrics and logs.
 
+pub mod allocator;
 pub mod lifecycle;
 pub mod listen;
 pub mod metrics;

@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 18] = [
+const HOMES: [(&str, &[&str]); 27] = [
     ("moka", &["cache/local.rs"]),
     ("axum", &["api/", "admin/", "runtime/listen.rs"]),
     ("hyper", &["runtime/listen.rs"]),
@@ -44,6 +44,15 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("reqwest", &["embed/", "work/crawl.rs", "app/healthcheck.rs"]),
     ("metrics_exporter_prometheus", &["runtime/metrics.rs", "admin/"]),
     ("metrics_process", &["runtime/metrics.rs"]),
+    ("tikv_jemallocator", &["runtime/allocator.rs"]),
+    ("tikv_jemalloc_ctl", &["runtime/allocator.rs"]),
+    ("jemalloc_pprof", &["runtime/allocator.rs"]),
+    ("pprof", &["runtime/cpu.rs"]),
+    ("flate2", &["runtime/cpu.rs"]),
+    ("opentelemetry", &["runtime/telemetry/"]),
+    ("opentelemetry_sdk", &["runtime/telemetry/"]),
+    ("opentelemetry_otlp", &["runtime/telemetry/"]),
+    ("tracing_opentelemetry", &["runtime/telemetry/"]),
     ("indicatif", &["app/"]),
     ("dom_query", &["work/parse/"]),
     ("pulldown_cmark", &["work/parse/"]),
