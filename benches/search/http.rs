@@ -68,6 +68,7 @@ pub async fn serve(app: &App, search: Search, lifecycle: &Lifecycle) -> Result<S
     let address = listener.local_addr()?;
     let health = Arc::new(Health::new(app.embedder.clone(), None));
     let state = api::State {
+        leaving: lifecycle.leaving(),
         search,
         index: app.index.clone(),
         health,

@@ -21,7 +21,7 @@ use super::{
     search::query_from,
     unknown_route, wrong_method,
 };
-use crate::search::Search;
+use crate::{runtime::lifecycle::Leaving, search::Search};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -34,6 +34,8 @@ pub struct State {
     pub deadline: Duration,
     /// Whether the door is bound to a loopback address.
     pub loopback: bool,
+    /// Whether the process is leaving.
+    pub leaving: Leaving,
 }
 
 /// The routes below `/debug`.
@@ -45,10 +47,15 @@ pub fn router(state: State) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
-        .layer(middleware::from_fn_with_state(state.loopback, require_loopback))
-        .layer(middleware::from_fn(observe::observe))
-        .with_state(state);
-    Router::new().nest("/debug", routes)
+        .with_state(state.clone());
+    Router::new().nest("/debug", guarded(routes, state.loopback, state.leaving))
+}
+
+/// `routes` behind the check of who may use `/debug`, with their ids and metrics.
+pub fn guarded(routes: Router, loopback: bool, leaving: Leaving) -> Router {
+    routes
+        .layer(middleware::from_fn_with_state(loopback, require_loopback))
+        .layer(middleware::from_fn_with_state(leaving, observe::observe))
 }
 
 /// Tells how the database carries a search out: the parameters of `POST /api/search`, as JSON.

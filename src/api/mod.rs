@@ -29,7 +29,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use respond::Problem;
 
-use crate::{health::Health, index::Index, search::Search};
+use crate::{health::Health, index::Index, runtime::lifecycle::Leaving, search::Search};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -44,6 +44,8 @@ pub struct State {
     pub max_body_bytes: usize,
     /// The longest a request is worked on: more than any statement may take, so that only a silent database meets it.
     pub deadline: Duration,
+    /// Whether the process is leaving.
+    pub leaving: Leaving,
 }
 
 #[derive(OpenApi)]
@@ -91,7 +93,7 @@ pub fn router(state: State) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
         .layer(CatchPanicLayer::custom(answer_panic))
-        .layer(middleware::from_fn(observe::observe))
+        .layer(middleware::from_fn_with_state(state.leaving.clone(), observe::observe))
         .with_state(state)
 }
 

@@ -6,7 +6,7 @@ use super::{Settings, addresses};
 use crate::{
     cache::{self, shared},
     index::{self, cluster},
-    runtime::listen,
+    runtime::{listen, telemetry::export},
     search,
 };
 
@@ -87,6 +87,19 @@ impl Settings {
     #[must_use]
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.embed_timeout_ms + 2 * self.database_statement_timeout_ms + 1_000)
+    }
+
+    /// How long requests are still served once the process is asked to stop.
+    #[must_use]
+    pub fn drain_delay(&self) -> Duration {
+        Duration::from_secs(self.drain_delay_s)
+    }
+
+    /// Where spans go; nowhere when none.
+    #[must_use]
+    pub fn export(&self) -> Option<export::Config> {
+        let (endpoint, sample_ratio) = (self.otlp_endpoint.clone(), self.otlp_sample_ratio);
+        (!endpoint.is_empty()).then_some(export::Config { endpoint, sample_ratio })
     }
 
     /// The front door's bounds.

@@ -225,6 +225,7 @@ impl Search {
     ///
     /// # Cancel safety
     /// Dropping the future gives the caller's place up. A search that others wait for goes on; one that nobody waits for ends.
+    #[tracing::instrument(level = "debug", name = "search", skip_all)]
     pub async fn run(&self, query: Query, caching: Caching, has: impl Fn(&Key) -> bool) -> Result<Outcome, Error> {
         let (started, path) = (Instant::now(), &self.path);
         let (mut resolved, confirmed) = path.resolve(&query).await?;

@@ -287,6 +287,7 @@ async fn plans_are_shown_on_loopback_only() {
         search: app.search.clone(),
         max_body_bytes: 1_000,
         deadline: crate::harness::PATIENCE,
+        leaving: doc_server::runtime::lifecycle::Leaving::default(),
         loopback: false,
     });
     for path in ["/debug/explain", "/debug/nothing"] {
