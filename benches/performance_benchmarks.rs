@@ -10,6 +10,7 @@
 //! cargo bench --bench performance_benchmarks -- connections  cached p99 with 1,000 open connections | with 64
 //! cargo bench --bench performance_benchmarks -- memory       resident memory of `serve` while 1,000,000 keys pass
 //! cargo bench --bench performance_benchmarks -- pools        uncached searches by size of the read pool
+//! cargo bench --bench performance_benchmarks -- scrape       one look at the metrics of a full process
 //! cargo bench --bench performance_benchmarks -- layout       HNSW and IVFFlat: recall, latency, build, size
 //! cargo bench --bench performance_benchmarks -- --texts FOLDER …   chunks from FOLDER/corpus.jsonl
 //! ```

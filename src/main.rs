@@ -12,7 +12,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(doc_server::app::run()) {
+    let ended = runtime.block_on(doc_server::app::run());
+    // Threads that compute, or wait for a file, must not hold a process that has left.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

@@ -8,6 +8,7 @@ mod layout;
 mod load;
 mod memory;
 mod pools;
+mod scrape;
 mod server;
 mod shared;
 mod tools;
@@ -33,7 +34,7 @@ use crate::{
 };
 
 /// Each part, whether it is measured unless others are named, and whether `cargo test` checks it.
-pub const PARTS: [(&str, bool, bool); 9] = [
+pub const PARTS: [(&str, bool, bool); 10] = [
     ("identical", true, true),
     ("cached", true, false),
     ("shared", true, true),
@@ -42,6 +43,7 @@ pub const PARTS: [(&str, bool, bool); 9] = [
     ("connections", true, true),
     ("memory", true, true),
     ("pools", true, false),
+    ("scrape", true, true),
     ("layout", false, false),
 ];
 
@@ -135,6 +137,7 @@ pub async fn run(ground: &Ground<'_>, parts: &[&str]) -> Result<(), Failure> {
             "connections" => Box::pin(connections::run(ground)).await,
             "memory" => Box::pin(memory::run(ground)).await,
             "pools" => Box::pin(pools::run(ground)).await,
+            "scrape" => Box::pin(scrape::run(ground)).await,
             _ => Box::pin(layout::run(ground)).await,
         };
         ran.map_err(|error| format!("{part}: {error}"))?;

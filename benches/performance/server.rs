@@ -43,6 +43,8 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_doc-server"));
         command.arg("serve").env("DOC_SERVER_DATABASE_URL", &settings.database_url);
         command.env("DOC_SERVER_BIND", address.to_string()).env("DOC_SERVER_ADMIN_BIND", admin.to_string());
+        // Nobody watches readiness here.
+        command.env("DOC_SERVER_DRAIN_DELAY_S", "0");
         command.env("DOC_SERVER_EMBED_PROVIDER", provider).env("DOC_SERVER_LOG_LEVEL", "warn");
         // What another part asked must not be in memory already.
         command.env("DOC_SERVER_CACHE_WARM_SEARCHES", "0").envs(more.iter().copied());
@@ -55,6 +57,11 @@ impl Server {
     pub fn count(&self, name: &str, label: &str) -> Result<u64, Failure> {
         let mut client = Client::connect(self.admin)?;
         Ok(sum(&String::from_utf8_lossy(client.get("/metrics")?), name, label))
+    }
+
+    /// The private door.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Searches that it ran in the database, of both legs.

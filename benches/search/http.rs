@@ -70,6 +70,7 @@ pub async fn serve(app: &App, search: Search, lifecycle: &Lifecycle) -> Result<S
     let health = Arc::new(Health::new(app.embedder.clone(), None));
     let access = api::identity::Access::new(search.clone(), api::identity::Open::UntilFirstKey, Scopes::NONE);
     let state = api::State {
+        leaving: lifecycle.leaving(),
         search,
         access,
         index: app.index.clone(),

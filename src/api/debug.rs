@@ -23,7 +23,7 @@ use super::{
     search::query_from,
     unknown_route,
 };
-use crate::{index::View, search::Search};
+use crate::{index::View, runtime::lifecycle::Leaving, search::Search};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub struct State {
     pub deadline: Duration,
     /// Who may come in.
     pub door: AdminDoor,
+    /// Whether the process is leaving.
+    pub leaving: Leaving,
 }
 
 /// The routes below `/debug`.
@@ -48,7 +50,7 @@ pub fn router(state: State) -> Router {
         .method_not_allowed_fallback(answer_wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
         .with_state(state.clone());
-    Router::new().nest("/debug", state.door.guard(routes))
+    Router::new().nest("/debug", state.door.guard(routes, state.leaving))
 }
 
 /// Tells how the database carries a search out: the parameters of `POST /api/search`, as JSON.

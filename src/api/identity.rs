@@ -33,6 +33,7 @@ use crate::{
         Catalog, View,
         keys::{Key, Scope, Scopes},
     },
+    runtime::lifecycle::Leaving,
     search::Search,
 };
 
@@ -255,8 +256,10 @@ pub struct AdminDoor {
 impl AdminDoor {
     /// Puts `routes` behind the check: on any but a loopback address they need a key with the scope `admin`. What is refused, and
     /// every other problem of theirs, is answered as at the front door.
-    pub fn guard(self, routes: Router) -> Router {
-        routes.layer(middleware::from_fn_with_state(self, require_admin)).layer(middleware::from_fn(observe::observe))
+    pub fn guard(self, routes: Router, leaving: Leaving) -> Router {
+        routes
+            .layer(middleware::from_fn_with_state(self, require_admin))
+            .layer(middleware::from_fn_with_state(leaving, observe::observe))
     }
 }
 

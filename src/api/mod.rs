@@ -43,7 +43,7 @@ use self::{
     identity::{Access, Identify},
     rate_limit::Limits,
 };
-use crate::{health::Health, index::Index, search::Search};
+use crate::{health::Health, index::Index, runtime::lifecycle::Leaving, search::Search};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -64,6 +64,8 @@ pub struct State {
     pub deadline: Duration,
     /// How often callers may ask.
     pub limits: Limits,
+    /// Whether the process is leaving.
+    pub leaving: Leaving,
 }
 
 #[derive(OpenApi)]
@@ -133,7 +135,7 @@ pub fn router(state: State) -> Router {
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
         // In one call, since each call costs every request a box.
         .layer((CatchPanicLayer::custom(answer_panic), option_layer(cors), identify, limits))
-        .layer(middleware::from_fn(observe::observe))
+        .layer(middleware::from_fn_with_state(state.leaving.clone(), observe::observe))
         .with_state(Arc::new(state))
 }
 

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Response, header},
+    extract::{MatchedPath, Request, State as Shared},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header},
     middleware::Next,
 };
 use tracing::Instrument;
 
 use super::{rate_limit, respond::Problem};
-use crate::runtime::metrics;
+use crate::runtime::{lifecycle::Leaving, metrics, telemetry};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -22,7 +22,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 
 /// Wraps the whole router.
-pub async fn observe(request: Request, next: Next) -> Response<Body> {
+pub async fn observe(Shared(leaving): Shared<Leaving>, request: Request, next: Next) -> Response<Body> {
     let started = Instant::now();
     let in_flight = metrics::InFlight::start();
     let id = request_id(request.headers());
@@ -30,7 +30,12 @@ pub async fn observe(request: Request, next: Next) -> Response<Body> {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let name = id.to_str().unwrap_or_default();
-    let span = tracing::info_span!("request", request_id = name, %method, route);
+    let span = tracing::info_span!(
+        "request", request_id = name, %method, route,
+        trace_id = tracing::field::Empty, otel.kind = tracing::field::Empty
+    );
+    telemetry::adopt(&span, |name| request.headers().get(name)?.to_str().ok());
+    let version = request.version();
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let mut refused = problem.write(name);
@@ -41,9 +46,14 @@ pub async fn observe(request: Request, next: Next) -> Response<Body> {
     headers.insert(REQUEST_ID, id.clone());
     // A browser takes the content type at its word.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Only HTTP/1 needs to be told: HTTP/2 has a frame for it, which the accept loop sends.
+    if leaving.is_leaving() && version <= Version::HTTP_11 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     metrics::record_http_request(route, method.as_str(), status, elapsed);
     tracing::info!(parent: &span, status, elapsed_ms = elapsed.as_secs_f64() * 1_000.0, "answered");
+    telemetry::finish(&span, status);
     drop(in_flight);
     response
 }

@@ -4,7 +4,7 @@
 //! the same gate: while searches fill it, the database has no room for them either. Everything else is answered from memory and
 //! is never turned away.
 
-use std::future::ready;
+use std::{future::ready, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
@@ -36,10 +36,10 @@ pub(super) fn class_of(headers: &HeaderMap) -> Class {
 /// A place for a read of documents, as long as its handler runs. Without one the caller is told at once to come back.
 pub(super) struct Place(#[expect(dead_code, reason = "held, not looked at")] Permit);
 
-impl FromRequestParts<State> for Place {
+impl FromRequestParts<Arc<State>> for Place {
     type Rejection = Problem;
 
-    fn from_request_parts(parts: &mut Parts, state: &State) -> impl Future<Output = Result<Self, Problem>> {
+    fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> impl Future<Output = Result<Self, Problem>> {
         let place = state.search.gate().enter_uncounted(class_of(&parts.headers));
         ready(place.map(Self).map_err(|refused| {
             tracing::debug!(%refused, "read refused");

@@ -9,14 +9,16 @@ mod healthcheck;
 mod index;
 mod ingest;
 mod keys;
+pub mod reload;
 mod search;
 mod serve;
 mod terminal;
 
-use std::{path::Path, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use arguments::{Arguments, Command};
 use clap::{CommandFactory, Parser};
+use reload::Source;
 
 use crate::{
     cache::shared::Shared,
@@ -77,6 +79,12 @@ impl Error {
 /// A person at a terminal rather waits for a busy database than tries again; a server's caller is told to come back.
 const PATIENCE_MS: u64 = 5_000;
 
+/// For closing connections and stopping the embedded database. With the 17 s that tasks have and the doors' second, under 25 s.
+const LEAVE_WITHIN: Duration = Duration::from_secs(6);
+
+/// What is left of the 25 s of a stop for the last spans.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
 /// Reads the command line and the settings, and plays the role they name.
 ///
 /// # Errors
@@ -91,14 +99,26 @@ pub async fn run() -> Result<(), Error> {
         }
         _ => {}
     }
-    let file = arguments.settings.config.as_deref().map(Path::to_owned);
-    let mut settings = Settings::read(file.as_deref(), &arguments.settings.overrides(&arguments.command))?;
-    if !matches!(arguments.command, Command::Serve(_)) {
+    let flags = arguments.settings.overrides(&arguments.command);
+    let source = Source { file: arguments.settings.config.clone(), flags };
+    let (mut settings, given) = source.read()?;
+    let is_server = matches!(arguments.command, Command::Serve(_));
+    if !is_server {
         settings.database_acquire_timeout_ms = settings.database_acquire_timeout_ms.max(PATIENCE_MS);
     }
-    telemetry::install(settings.log_format, &log_filter(&settings, &arguments.command))?;
+    let telemetry = telemetry::install(&telemetry::Config {
+        format: settings.log_format,
+        filter: log_filter(&settings, &arguments.command),
+        export: settings.export().filter(|_| is_server),
+    })?;
     match arguments.command {
-        Command::Serve(flags) => serve::run(settings, &flags).await,
+        Command::Serve(flags) => {
+            let hooks = reload::usual_hooks(telemetry.clone());
+            let served = serve::run(settings, &flags, serve::Reloading { source, given, hooks }).await;
+            // Blocks; nothing else is left to run.
+            telemetry.close(FLUSH_WITHIN);
+            served
+        }
         Command::Migrate => migrate(settings).await,
         Command::Ingest(flags) => ingest::run(settings, &flags).await,
         Command::Search(flags) => search::run(settings, &flags).await,
@@ -138,7 +158,15 @@ impl App {
     /// # Errors
     /// Says what is missing and what to do.
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
-        Box::pin(Self::open_database(settings, None)).await
+        Self::open_in(settings, Lifecycle::new()).await
+    }
+
+    /// As [`App::open`], in a lifecycle that has begun.
+    ///
+    /// # Errors
+    /// As [`App::open`].
+    pub async fn open_in(settings: &Settings, lifecycle: Lifecycle) -> Result<Self, Error> {
+        Box::pin(Self::open_database(settings, None, lifecycle)).await
     }
 
     /// As [`App::open`], on a database beside the configured one: its name has this suffix, and it is made when missing.
@@ -146,11 +174,10 @@ impl App {
     /// # Errors
     /// As [`App::open`]; also when the database may not be made.
     pub async fn open_beside(settings: &Settings, suffix: &str) -> Result<Self, Error> {
-        Box::pin(Self::open_database(settings, Some(suffix))).await
+        Box::pin(Self::open_database(settings, Some(suffix), Lifecycle::new())).await
     }
 
-    async fn open_database(settings: &Settings, suffix: Option<&str>) -> Result<Self, Error> {
-        let lifecycle = Lifecycle::new();
+    async fn open_database(settings: &Settings, suffix: Option<&str>, lifecycle: Lifecycle) -> Result<Self, Error> {
         let embedder = Embedder::new(settings.embed()?, &lifecycle)?;
         let (options, cluster) = if settings.database_url.is_empty() {
             let cluster = Cluster::open(&settings.cluster()).await?;
@@ -205,21 +232,19 @@ impl App {
                 self.index.migrate().await?;
                 work(&self).await
             }) => done,
-            () = signals.next() => Err(Error::Interrupted),
+            _ = signals.next() => Err(Error::Interrupted),
         };
-        self.leave(&mut signals).await;
+        self.leave(&mut signals, LEAVE_WITHIN).await;
         done
     }
 
-    /// Leaves in order, at once on a signal, or after ten seconds: a database that hangs must not hold the process.
-    pub async fn leave(self, signals: &mut Signals) {
-        /// With the 15 s that tasks have, 25 s in all.
-        const DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+    /// Leaves in order, at once on a signal, or after `within`: a database that hangs must not hold the process.
+    pub async fn leave(self, signals: &mut Signals, within: Duration) {
         tokio::select! {
-            closed = tokio::time::timeout(DEADLINE, self.close()) => if closed.is_err() {
+            closed = tokio::time::timeout(within, self.close()) => if closed.is_err() {
                 tracing::warn!("the database did not let go in time; left without it");
             },
-            () = signals.next() => tracing::warn!("asked again; left at once"),
+            _ = signals.next() => tracing::warn!("asked again; left at once"),
         }
     }
 

@@ -2,7 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{App, Error, arguments::ServeFlags};
+use tokio::net::TcpListener;
+
+use super::{
+    App, Error, LEAVE_WITHIN,
+    arguments::ServeFlags,
+    reload::{Hook, Reload, Source},
+};
 use crate::{
     admin,
     api::{
@@ -10,29 +16,80 @@ use crate::{
         identity::{Access, AdminDoor, Open},
         rate_limit::Limits,
     },
-    config::{self, EmbedProvider, Settings},
+    config::{self, EmbedProvider, Given, Settings},
     health::{self, Health},
     index::{Catalog, cleanup},
-    runtime::{lifecycle::Signals, listen, metrics},
+    runtime::{
+        allocator,
+        lifecycle::{Ended, Lifecycle, Signals},
+        listen, metrics,
+    },
     search,
 };
+
+/// For answers of the private door that are under way at the very end.
+const DOOR_CLOSES_WITHIN: Duration = Duration::from_millis(500);
+
+/// After a second signal: enough to end sessions and to tell an embedded database to stop.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// What SIGHUP reads again, and who takes it.
+pub struct Reloading {
+    /// Where the settings came from.
+    pub source: Source,
+    /// What of them was given.
+    pub given: Given,
+    /// Who takes changes.
+    pub hooks: Vec<Hook>,
+}
+
+/// The listeners and what they have in common.
+struct Doors {
+    public: TcpListener,
+    lifecycle: Lifecycle,
+    opened: admin::Opened,
+}
 
 /// Runs the server until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start, or a background task failed.
-pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
+pub async fn run(settings: Settings, flags: &ServeFlags, reloading: Reloading) -> Result<(), Error> {
     // Before anything slow: a taken port is told at once, and nothing is left half started.
     let public = listen::bind("bind", settings.bind).await?;
     let private = listen::bind("admin_bind", settings.admin_bind).await?;
-    let mut signals = Signals::listen().map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
+    let failed = |what: &str, error: &dyn std::fmt::Display| Error::Failed(format!("cannot {what}: {error}"));
+    let mut signals = Signals::listen().map_err(|error| failed("handle signals", &error))?;
+    let Reloading { source, given, hooks } = reloading;
+    let reload = Reload::listen(source, given, hooks).map_err(|error| failed("handle signals", &error))?;
     settings.require_library()?;
-    let recorder = metrics::install().map_err(|error| Error::Failed(format!("cannot start metrics: {error}")))?;
+    let recorder = metrics::install().map_err(|error| failed("start metrics", &error))?;
+    if settings.heap_profiling {
+        let switched = tokio::task::spawn_blocking(|| allocator::set_heap_profiling(true)).await;
+        switched
+            .map_err(|error| failed("profile the heap", &error))?
+            .map_err(|error| failed("profile the heap", &error))?;
+    }
+    // The private door outlives all else: it tells how the start and the end go.
+    let (lifecycle, opened) = (Lifecycle::new(), admin::Opened::default());
+    let outer = lifecycle.outliving();
+    let door = admin::State { metrics: recorder.clone(), leaving: lifecycle.leaving(), opened: opened.clone() };
+    outer.spawn("admin", listen::serve_task(private, admin::router(door), settings.listen(), outer.clone()));
+    outer.spawn("metrics", metrics::upkeep_task(recorder, outer.stopping()));
+    lifecycle.spawn("reload", reload.reload_task(lifecycle.stopping()));
+    let served = serve(&settings, flags, Doors { public, lifecycle, opened }, &mut signals).await;
+    outer.close(DOOR_CLOSES_WITHIN).await;
+    served
+}
+
+/// Opens the database and the public door, and leaves in order.
+async fn serve(settings: &Settings, flags: &ServeFlags, doors: Doors, signals: &mut Signals) -> Result<(), Error> {
+    let Doors { public, lifecycle, opened } = doors;
     let app = tokio::select! {
-        app = App::open(&settings) => app?,
-        () = signals.next() => return Err(Error::Interrupted),
+        app = App::open_in(settings, lifecycle.clone()) => app?,
+        _ = signals.next() => return Err(Error::Interrupted),
     };
-    let access = match prepare(&app, &settings, flags).await {
+    let access = match prepare(&app, settings, flags).await {
         Ok(access) => access,
         Err(error) => {
             app.close().await;
@@ -41,8 +98,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
     };
     let health = Arc::new(Health::new(app.embedder.clone(), app.shared.clone()));
     health.probe(&app.index).await;
-    start_tasks(&app, &settings, &health);
-    let (lifecycle, bounds) = (&app.lifecycle, settings.listen());
+    start_tasks(&app, settings, &health);
     let state = api::State {
         search: app.search.clone(),
         index: app.index.clone(),
@@ -52,21 +108,37 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         cors_origins: settings.cors_origins.clone(),
         deadline: settings.deadline(),
         limits: Limits::new(settings.rate_limits(), app.shared.clone()),
+        leaving: lifecycle.leaving(),
     };
-    let debug = api::debug::router(api::debug::State {
+    lifecycle.spawn("api", listen::serve_task(public, api::router(state), settings.listen(), lifecycle.clone()));
+    open_inside(
+        &opened,
+        health,
+        &app,
+        AdminDoor { access, loopback: settings.admin_bind.ip().is_loopback() },
+        settings,
+    );
+    tracing::info!("listening on http://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
+    let ended = lifecycle.finish(signals, settings.drain_delay()).await;
+    app.leave(signals, if ended == Ended::AtOnce { AT_ONCE } else { LEAVE_WITHIN }).await;
+    if ended == Ended::Well {
+        return Ok(());
+    }
+    Err(Error::Failed("did not stop in order; the log says why".to_owned()))
+}
+
+/// Gives the private door what it has below `/debug`, and readiness.
+fn open_inside(opened: &admin::Opened, health: Arc<Health>, app: &App, door: AdminDoor, settings: &Settings) {
+    let leaving = app.lifecycle.leaving();
+    let profiles = door.clone().guard(admin::profiles(), leaving.clone());
+    let debug = api::debug::State {
         search: app.search.clone(),
         max_body_bytes: settings.max_body_bytes,
         deadline: settings.deadline(),
-        door: AdminDoor { access, loopback: settings.admin_bind.ip().is_loopback() },
-    });
-    let door = admin::State { metrics: recorder, health, stopping: lifecycle.stopping() };
-    tracing::info!("listening on http://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
-    lifecycle.spawn("metrics", metrics::upkeep_task(door.metrics.clone(), lifecycle.stopping()));
-    lifecycle.spawn("api", listen::serve_task(public, api::router(state), bounds, lifecycle.clone()));
-    lifecycle.spawn("admin", listen::serve_task(private, admin::router(door, debug), bounds, lifecycle.clone()));
-    let well = lifecycle.finish(&mut signals).await;
-    app.leave(&mut signals).await;
-    if well { Ok(()) } else { Err(Error::Failed("did not stop in order; the log says why".to_owned())) }
+        door,
+        leaving,
+    };
+    opened.set(health, profiles.merge(api::debug::router(debug)));
 }
 
 async fn prepare(app: &App, settings: &Settings, flags: &ServeFlags) -> Result<Access, Error> {

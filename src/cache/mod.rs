@@ -83,6 +83,7 @@ impl<V: Value> Tiers<V> {
 
     /// What this process keeps under `key`: fresh, or past its time to live and still within the stale window.
     #[must_use]
+    #[tracing::instrument(level = "debug", name = "cache", skip_all, fields(cache = self.kind.as_str(), layer = "l1"))]
     pub fn look(&self, key: &Key) -> Option<Arc<Held<V>>> {
         let held = self.local.get(key);
         let outcome = match &held {
@@ -107,6 +108,7 @@ impl<V: Value> Tiers<V> {
     ///
     /// # Cancel safety
     /// Safe: what comes is not kept.
+    #[tracing::instrument(level = "debug", name = "cache", skip_all, fields(cache = self.kind.as_str(), layer = "l2"))]
     pub async fn fetch(
         &self,
         key: &Key,

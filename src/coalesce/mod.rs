@@ -19,6 +19,7 @@ use futures::{FutureExt, future::BoxFuture};
 use sync::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use crate::runtime::{lifecycle::Lifecycle, metrics};
 
@@ -137,12 +138,18 @@ where
                 return (Role::Leader, Err(Error::Full { max: self.air.max }));
             }
             Boarded::Leader(waiter, landing) => {
-                (self.air.spawn)(Box::pin(fly(landing, work())));
+                // The flight is a part of the request that started it, also when that one leaves.
+                let span = tracing::debug_span!("coalesce", cache = self.air.kind, role = "leader").or_current();
+                (self.air.spawn)(Box::pin(fly(landing, work()).instrument(span)));
                 (Role::Leader, waiter)
             }
         };
         metrics::record_coalesced(self.air.kind, role == Role::Leader);
-        (role, waiter.wait().await)
+        let span = match role {
+            Role::Leader => Span::none(),
+            Role::Follower => tracing::debug_span!("coalesce", cache = self.air.kind, role = "follower"),
+        };
+        (role, waiter.wait().instrument(span).await)
     }
 
     /// How many are under way.

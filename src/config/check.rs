@@ -60,8 +60,29 @@ impl Settings {
         if self.model_hub.is_empty() != self.model_manifest.is_none() {
             return invalid("model_hub", "needs model_manifest beside it, and the other way round");
         }
+        self.check_runtime()?;
         if self.bind == self.admin_bind && self.bind.port() != 0 {
             return invalid("admin_bind", "is the same address as bind; set another port");
+        }
+        Ok(())
+    }
+
+    fn check_runtime(&self) -> Result<(), Error> {
+        /// Longer, and too little of what orchestrators wait (30 s) is left for requests and the database.
+        const LONGEST_DRAIN_S: u64 = 10;
+        let invalid = |setting, message: &str| Err(Error::Invalid { setting, message: message.to_owned() });
+        if self.drain_delay_s > LONGEST_DRAIN_S {
+            return invalid("drain_delay_s", "set 0 to 10: the whole stop must fit into 25 seconds");
+        }
+        if !(0.0..=1.0).contains(&self.otlp_sample_ratio) {
+            return invalid("otlp_sample_ratio", "set 0 to 1");
+        }
+        let endpoint = &self.otlp_endpoint;
+        if !endpoint.is_empty() && !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+            return invalid("otlp_endpoint", "must begin with http:// or https://");
+        }
+        if endpoint.contains(['@', '?', '#']) {
+            return invalid("otlp_endpoint", "is an address alone; keys go into OTEL_EXPORTER_OTLP_HEADERS");
         }
         Ok(())
     }

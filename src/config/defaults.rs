@@ -79,6 +79,10 @@ impl Default for Settings {
             retention_s: 15 * 60,
             log_level: "info".to_owned(),
             log_format: LogFormat::Pretty,
+            drain_delay_s: 5,
+            heap_profiling: false,
+            otlp_endpoint: String::new(),
+            otlp_sample_ratio: 0.1,
         }
     }
 }

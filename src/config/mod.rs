@@ -6,6 +6,7 @@
 
 mod check;
 mod defaults;
+mod given;
 mod stages;
 
 use std::{
@@ -14,6 +15,8 @@ use std::{
 };
 
 use serde::Deserialize;
+
+pub use self::given::Given;
 
 use crate::{api::rate_limit::ProxyHeader, cache::shared, embed, runtime::telemetry::LogFormat};
 
@@ -152,6 +155,14 @@ pub struct Settings {
     pub log_level: String,
     /// `json` or `pretty`.
     pub log_format: LogFormat,
+    /// How long requests are still served after SIGTERM, while readiness already says no.
+    pub drain_delay_s: u64,
+    /// Whether allocations are sampled for heap profiles.
+    pub heap_profiling: bool,
+    /// Where spans go: `http://host:4318`, an OpenTelemetry collector; empty sends none.
+    pub otlp_endpoint: String,
+    /// The part of the requests that are traced, 0 to 1, where the caller has not decided.
+    pub otlp_sample_ratio: f64,
 }
 
 /// A value that is never printed.
@@ -210,6 +221,14 @@ impl Settings {
     /// # Errors
     /// Names the key and the reason.
     pub fn read(file: Option<&Path>, flags: &[(&'static str, String)]) -> Result<Self, Error> {
+        Self::read_given(file, flags).map(|(settings, _)| settings)
+    }
+
+    /// The same, and what of them was given: to tell later what has changed.
+    ///
+    /// # Errors
+    /// As [`Settings::read`].
+    pub fn read_given(file: Option<&Path>, flags: &[(&'static str, String)]) -> Result<(Self, Given), Error> {
         let mut builder = config::Config::builder();
         if let Some(file) = file {
             builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
@@ -228,11 +247,17 @@ impl Settings {
             builder =
                 builder.set_override(*key, value.as_str()).map_err(|error| Error::Unreadable(error.to_string()))?;
         }
-        let settings: Self = builder
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|error| Error::Unreadable(error.to_string()))?;
+        let unreadable = |error: config::ConfigError| Error::Unreadable(without_source(&error.to_string()));
+        let read = builder.build().map_err(unreadable)?;
+        let given = Given::of(&read);
+        let settings: Self = read.try_deserialize().map_err(unreadable)?;
         settings.check()?;
-        Ok(settings)
+        Ok((settings, given))
     }
+}
+
+/// The parser shows the line that is wrong; it may hold a password.
+fn without_source(complaint: &str) -> String {
+    let shown = |line: &&str| !line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
+    complaint.lines().filter(shown).collect::<Vec<_>>().join("\n")
 }

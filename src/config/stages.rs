@@ -7,7 +7,7 @@ use crate::{
     api::rate_limit::{self, Proxies},
     cache::{self, shared},
     index::{self, cluster, keys::Scopes},
-    runtime::{listen, shed},
+    runtime::{listen, shed, telemetry::export},
     search,
 };
 
@@ -124,6 +124,19 @@ impl Settings {
     /// Says which name is no scope, and which there are.
     pub fn anonymous_scopes(&self) -> Result<Scopes, String> {
         Scopes::parse(parts(&self.anonymous_scopes))
+    }
+
+    /// How long requests are still served once the process is asked to stop.
+    #[must_use]
+    pub fn drain_delay(&self) -> Duration {
+        Duration::from_secs(self.drain_delay_s)
+    }
+
+    /// Where spans go; nowhere when none.
+    #[must_use]
+    pub fn export(&self) -> Option<export::Config> {
+        let (endpoint, sample_ratio) = (self.otlp_endpoint.clone(), self.otlp_sample_ratio);
+        (!endpoint.is_empty()).then_some(export::Config { endpoint, sample_ratio })
     }
 
     /// The front door's bounds.

@@ -172,6 +172,7 @@ impl Embedder {
     ///
     /// # Cancel safety
     /// Safe: a caller that leaves while waiting is skipped, one that leaves while its text runs wastes that run.
+    #[tracing::instrument(level = "debug", name = "embed", skip_all)]
     pub async fn embed_query(&self, text: &str) -> Result<QueryVector, Error> {
         check(text)?;
         let work = async {

@@ -24,6 +24,7 @@ use super::{
     retry::{ATTEMPTS, Budget, pause, retry_after},
     vector::{self, Vector},
 };
+use crate::runtime::telemetry;
 
 /// 256 texts of 4,096 numbers of 20 characters are 21 MB; more is no answer to what was asked.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -141,8 +142,10 @@ impl Provider {
     async fn attempt(&self, texts: &[Arc<str>]) -> Result<Vec<Vector>, Failure> {
         let RemoteConfig { model, dimensions, .. } = &self.config;
         let question = Question { model, input: texts, encoding_format: "float", dimensions: *dimensions };
-        let sent = self.client.post(self.endpoint.clone()).json(&question).send().await;
-        let response = sent.map_err(Failure::transport)?;
+        let asked = self.client.post(self.endpoint.clone()).json(&question);
+        // Makes the provider's work a part of the request's trace.
+        let asked = telemetry::outgoing().iter().fold(asked, |asked, (name, value)| asked.header(name, value));
+        let response = asked.send().await.map_err(Failure::transport)?;
         let status = response.status();
         let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let after = after.and_then(|value| retry_after(value, SystemTime::now()));

@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::Span;
 
 use super::{Error, vector::Embedded};
 use crate::runtime::metrics;
@@ -53,6 +54,8 @@ struct State {
 struct Entry {
     stage: Stage,
     callers: Vec<oneshot::Sender<Outcome>>,
+    /// Of the first caller: what the text costs is a part of its request.
+    span: Span,
 }
 
 enum Stage {
@@ -92,7 +95,7 @@ impl Queue {
                     return Err(Error::Overloaded { waiting: state.queries.len() });
                 }
                 let text: Arc<str> = text.into();
-                state.entries.insert(Arc::clone(&text), Entry { stage: Stage::Query, callers: vec![caller] });
+                state.entries.insert(Arc::clone(&text), Entry::new(Stage::Query, caller));
                 state.queries.push_back(text);
             }
             self.worker_for_query(&mut state)
@@ -115,7 +118,7 @@ impl Queue {
             // Somebody else may have asked for it meanwhile.
             let Some(caller) = state.join(text, caller) else { return answer };
             let text: Arc<str> = text.into();
-            state.entries.insert(Arc::clone(&text), Entry { stage: Stage::Passage(permit), callers: vec![caller] });
+            state.entries.insert(Arc::clone(&text), Entry::new(Stage::Passage(permit), caller));
             state.passages.push_back(text);
             self.worker_for_passage(&mut state)
         };
@@ -213,6 +216,10 @@ impl State {
 }
 
 impl Entry {
+    fn new(stage: Stage, caller: oneshot::Sender<Outcome>) -> Self {
+        Self { stage, callers: vec![caller], span: Span::current() }
+    }
+
     fn is_wanted(&self) -> bool {
         self.callers.iter().any(|caller| !caller.is_closed())
     }
@@ -286,6 +293,13 @@ impl Batch {
     /// What to embed.
     pub fn texts(&self) -> &[Arc<str>] {
         &self.texts
+    }
+
+    /// Of whoever asked for the first of them: a call for several can be a part of one request only.
+    pub fn span(&self) -> Span {
+        let state = self.queue.lock();
+        let first = self.texts.first().and_then(|text| state.entries.get(text));
+        first.map_or_else(Span::none, |entry| entry.span.clone())
     }
 
     /// Answers the callers, in the order of [`Batch::texts`].

@@ -11,6 +11,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{
     Engine, Error, Identity, Status, TokenCounter,
@@ -119,7 +120,7 @@ impl Remote {
             // Halves that still wait for their call, the first on top.
             let mut parts = vec![batch.texts()];
             while let Some(part) = parts.pop() {
-                match self.call(part).await {
+                match self.call(part).instrument(batch.span()).await {
                     Ok(vectors) => {
                         outcomes.extend(vectors.into_iter().map(|vector| Ok(Embedded { vector, cut_from: None })));
                     }

@@ -61,6 +61,7 @@ impl Pools {
     ///
     /// # Cancel safety
     /// Dropping the future leaves the statement to its time limit and gives the connection back, or closes it.
+    #[tracing::instrument(level = "debug", name = "index", skip_all, fields(what = holder))]
     pub(super) async fn search<T, R>(&self, holder: &'static str, read: impl Fn(Reader) -> R) -> Result<Seen<T>, Error>
     where
         R: Future<Output = Result<Seen<T>, Error>>,

@@ -27,6 +27,7 @@ pub struct Leg<'a> {
 
 /// One list from two legs, best first. With one leg empty the order and scores are the other's.
 #[must_use]
+#[tracing::instrument(level = "debug", name = "rank", skip_all)]
 pub fn fuse(vector: Leg<'_>, keyword: Leg<'_>, options: &Options) -> Vec<Ranked> {
     let mut candidates: HashMap<i64, Ranked> = HashMap::with_capacity(vector.found.len() + keyword.found.len());
     for (place, found) in (1..).zip(vector.found) {

@@ -1,6 +1,8 @@
-//! Under everything, knowing nothing above it: allocator, process lifecycle, accept loop, metrics, logs, and how much is worked on at once.
+//! Under everything, knowing nothing above it: allocator, profiles, process lifecycle, accept loop, metrics, logs and traces, and how
+//! much is worked on at once.
 
 pub mod allocator;
+pub mod cpu;
 pub mod lifecycle;
 pub mod listen;
 pub mod metrics;

@@ -250,6 +250,7 @@ impl Search {
     ///
     /// # Cancel safety
     /// Dropping the future gives the caller's place up. A search that others wait for goes on; one that nobody waits for ends.
+    #[tracing::instrument(level = "debug", name = "search", skip_all)]
     pub async fn run(&self, query: Query, manner: Manner, has: impl Fn(&Key) -> bool) -> Result<Outcome, Error> {
         let (started, path, caching) = (Instant::now(), &self.path, manner.caching);
         let (mut resolved, confirmed) = path.resolve(&query).await?;

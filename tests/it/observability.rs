@@ -12,7 +12,7 @@ use axum::{
 };
 use insta::{assert_json_snapshot, assert_snapshot};
 
-use crate::harness::{Reply, TestApp, fixtures::GUIDE};
+use crate::harness::{Reply, TestApp, database::Database, fixtures::GUIDE, served::Served};
 
 /// A server that has done a bit of everything.
 async fn busy() -> TestApp {
@@ -100,6 +100,54 @@ async fn promtool_finds_nothing_to_criticise() {
     promtool.stdin.take().unwrap().write_all(metrics(&app).await.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The series of a process of its own, without their values.
+async fn series(server: &Served) -> BTreeSet<String> {
+    let text = server.admin("/metrics").await.1;
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+}
+
+/// Requests that all differ from those of any other round, in every part that a caller can choose.
+async fn storm(server: &Served, round: usize) {
+    let (front, back) = (format!("http://{}", server.public), format!("http://{}", server.private));
+    for number in round * 40..(round + 1) * 40 {
+        for url in [
+            format!("{front}/x{number}/y"),
+            format!("{front}/api/sources/s{number}"),
+            format!("{front}/api/pages/{number}"),
+            format!("{front}/api/chunks/{number}"),
+            format!("{front}/api/search?query=q{number}"),
+            format!("{front}/api/search?query=q&source=s{number}&version={number}"),
+            format!("{front}/api/search?p{number}=1"),
+            format!("{back}/debug/x{number}"),
+            format!("{back}/x{number}"),
+        ] {
+            let method = Method::from_bytes(format!("BREW{number}").as_bytes()).unwrap();
+            for method in [Method::GET, method] {
+                let asked = server.client.request(method, &url).header("x-request-id", format!("id{number}"));
+                let asked =
+                    asked.header("user-agent", format!("agent{number}")).header("host", format!("host{number}"));
+                asked.send().await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_callers_send_makes_a_series() {
+    let database = Database::migrated().await;
+    let server = Served::start(&database, &[]).await;
+    storm(&server, 0).await;
+    let before = series(&server).await;
+    storm(&server, 1).await;
+    let after = series(&server).await;
+    let new: Vec<&String> = after.difference(&before).collect();
+    assert!(new.is_empty() && before.len() > 100, "{} series, and new ones: {new:#?}", before.len());
+    server.signal("INT");
+    assert_eq!(server.ended(std::time::Duration::from_secs(25)).await.0, Some(0));
+    database.drop_now().await;
 }
 
 async fn with_request_id(app: &TestApp, id: &[u8]) -> Reply {

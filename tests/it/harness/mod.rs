@@ -4,14 +4,17 @@
 //! background tasks must have ended once asked to, and its database goes.
 
 pub mod client;
+pub mod collector;
 pub mod database;
 pub mod faulty;
 pub mod fixtures;
+pub mod haproxy;
 pub mod load;
 pub mod pooler;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod served;
 
 use std::{
     net::SocketAddr,
@@ -257,15 +260,21 @@ impl Builder {
             max_body_bytes: self.max_body_bytes,
             deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
             limits: Limits::new(self.limits, shared),
+            leaving: lifecycle.leaving(),
         };
+        let door = AdminDoor { access, loopback: self.admin_on_loopback };
         let debug = api::debug::router(api::debug::State {
             search: search.clone(),
             max_body_bytes: self.max_body_bytes,
             deadline: self.search.embed_timeout + 2 * self.index.pool.statement_timeout,
-            door: AdminDoor { access, loopback: self.admin_on_loopback },
+            door: door.clone(),
+            leaving: lifecycle.leaving(),
         });
-        let door = admin::State { metrics: recorder, health: Arc::clone(&health), stopping: lifecycle.stopping() };
-        let (router, admin) = (api::router(state), admin::router(door, debug));
+        let debug = door.guard(admin::profiles(), lifecycle.leaving()).merge(debug);
+        let opened = admin::Opened::default();
+        opened.set(Arc::clone(&health), debug);
+        let door = admin::State { metrics: recorder, leaving: lifecycle.leaving(), opened };
+        let (router, admin) = (api::router(state), admin::router(door));
         TestApp { index, embedder, search, lifecycle, probe, database, router, admin, proxy, owner }
     }
 

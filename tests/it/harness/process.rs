@@ -15,6 +15,8 @@ pub fn doc_server<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Co
             command.env_remove(name);
         }
     }
+    // Nobody watches readiness here.
+    command.env("DOC_SERVER_DRAIN_DELAY_S", "0");
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -59,6 +61,17 @@ impl Running {
     pub fn start(command: &mut Command) -> Self {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs");
         Self { child: Some(child) }
+    }
+
+    /// Starts `command`, with what it complains about in `log`.
+    pub fn start_logging(command: &mut Command, log: std::fs::File) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the binary runs");
+        Self { child: Some(child) }
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Sends a signal such as `TERM`, without waiting.
