@@ -8,7 +8,11 @@ use crate::{
     config::{EmbedProvider, Settings},
     health::{self, Health},
     index::cleanup,
-    runtime::{lifecycle::Signals, listen, metrics},
+    runtime::{
+        lifecycle::Signals,
+        listen::{self, tls::Certificates},
+        metrics,
+    },
     search,
 };
 
@@ -20,6 +24,10 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
     // Before anything slow: a taken port is told at once, and nothing is left half started.
     let public = listen::bind("bind", settings.bind).await?;
     let private = listen::bind("admin_bind", settings.admin_bind).await?;
+    let tls = match settings.tls_files() {
+        Some((certificate, key)) => Some(Certificates::open(certificate, key, settings.listen_http2).await?),
+        None => None,
+    };
     let mut signals = Signals::listen().map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
     settings.require_library()?;
     let recorder = metrics::install().map_err(|error| Error::Failed(format!("cannot start metrics: {error}")))?;
@@ -34,7 +42,7 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
     let health = Arc::new(Health::new(app.embedder.clone(), app.shared.clone()));
     health.probe(&app.index).await;
     start_tasks(&app, &settings, &health);
-    let (lifecycle, bounds) = (&app.lifecycle, settings.listen());
+    let lifecycle = &app.lifecycle;
     let state = api::State {
         search: app.search.clone(),
         index: app.index.clone(),
@@ -49,10 +57,21 @@ pub async fn run(settings: Settings, flags: &ServeFlags) -> Result<(), Error> {
         loopback: settings.admin_bind.ip().is_loopback(),
     });
     let door = admin::State { metrics: recorder, health, stopping: lifecycle.stopping() };
-    tracing::info!("listening on http://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!("listening on {scheme}://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
+    if let Some(certificates) = &tls {
+        lifecycle.spawn("certificate", Arc::clone(certificates).watch_task(lifecycle.stopping()));
+    }
+    let front = listen::Config { tls, ..settings.listen() };
+    let back = listen::Config {
+        door: "admin",
+        http2: listen::Http2 { cleartext: false, ..front.http2 },
+        tls: None,
+        ..front.clone()
+    };
     lifecycle.spawn("metrics", metrics::upkeep_task(door.metrics.clone(), lifecycle.stopping()));
-    lifecycle.spawn("api", listen::serve_task(public, api::router(state), bounds, lifecycle.clone()));
-    lifecycle.spawn("admin", listen::serve_task(private, admin::router(door, debug), bounds, lifecycle.clone()));
+    lifecycle.spawn("api", listen::serve_task(public, api::router(state), front, lifecycle.clone()));
+    lifecycle.spawn("admin", listen::serve_task(private, admin::router(door, debug), back, lifecycle.clone()));
     let well = lifecycle.finish(&mut signals).await;
     app.leave(&mut signals).await;
     if well { Ok(()) } else { Err(Error::Failed("did not stop in order; the log says why".to_owned())) }

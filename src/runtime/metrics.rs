@@ -47,6 +47,10 @@ const POOL_RETRIES: &str = "doc_server_pool_retries_total";
 const POOL_ROLE: &str = "doc_server_pool_role_connections";
 const POOL_WAITING: &str = "doc_server_pool_waiting";
 const POOL_REPLICAS: &str = "doc_server_pool_replicas";
+const CONNECTIONS: &str = "doc_server_connections";
+const CONNECTIONS_CLOSED: &str = "doc_server_connections_closed_total";
+const CONNECTIONS_REFUSED: &str = "doc_server_connections_refused_total";
+const TLS_RELOADS: &str = "doc_server_tls_reloads_total";
 
 /// Makes the recorder global and returns the handle that renders it. Call once per process.
 ///
@@ -117,6 +121,10 @@ fn describe() {
     describe_gauge!(POOL_ROLE, "Connections by what they are for and state.");
     describe_gauge!(POOL_WAITING, "Callers who wait for a connection now, by what it is for.");
     describe_gauge!(POOL_REPLICAS, "Read replicas, by whether they are searched now.");
+    describe_gauge!(CONNECTIONS, "Open connections of callers, by door.");
+    describe_counter!(CONNECTIONS_CLOSED, "Connections that ended, by door and reason.");
+    describe_counter!(CONNECTIONS_REFUSED, "Connections refused because the door was full.");
+    describe_counter!(TLS_RELOADS, "Times the certificate was read again, by outcome.");
 }
 
 /// One answered request. `route` is the matched path or `unmatched`; a method outside HTTP's own counts as `other`, since callers
@@ -279,4 +287,47 @@ pub fn set_pool_replicas(usable: usize, all: usize) {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     gauge!(POOL_REPLICAS, "state" => "used").set(count(usable));
     gauge!(POOL_REPLICAS, "state" => "left_out").set(count(all.saturating_sub(usable)));
+}
+
+/// Makes the series of a door known before its first connection; `ends` are all reasons there are.
+pub fn describe_connections(door: &'static str, ends: &[&'static str]) {
+    gauge!(CONNECTIONS, "door" => door).increment(0.0);
+    counter!(CONNECTIONS_REFUSED, "door" => door).increment(0);
+    for &end in ends {
+        counter!(CONNECTIONS_CLOSED, "door" => door, "reason" => end).increment(0);
+    }
+}
+
+/// A connection that found no place at `door`.
+pub fn record_connection_refused(door: &'static str) {
+    counter!(CONNECTIONS_REFUSED, "door" => door).increment(1);
+}
+
+/// Counts one connection as open until dropped.
+#[derive(Debug)]
+pub struct OpenConnection(&'static str);
+
+impl OpenConnection {
+    /// Starts counting.
+    #[must_use]
+    pub fn start(door: &'static str) -> Self {
+        gauge!(CONNECTIONS, "door" => door).increment(1.0);
+        Self(door)
+    }
+
+    /// It ended, for one of the reasons given to [`describe_connections`].
+    pub fn end(self, reason: &'static str) {
+        counter!(CONNECTIONS_CLOSED, "door" => self.0, "reason" => reason).increment(1);
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        gauge!(CONNECTIONS, "door" => self.0).decrement(1.0);
+    }
+}
+
+/// The certificate's files were read again.
+pub fn record_tls_reload(taken: bool) {
+    counter!(TLS_RELOADS, "outcome" => if taken { "taken" } else { "failed" }).increment(1);
 }

@@ -61,6 +61,11 @@ impl Running {
         Self { child: Some(child) }
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("a running program").id()
+    }
+
     /// Sends a signal such as `TERM`, without waiting.
     pub fn signal(&self, name: &str) {
         let id = self.child.as_ref().expect("a running program").id().to_string();
