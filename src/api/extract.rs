@@ -6,7 +6,7 @@
 use std::{fmt::Display, ops::RangeInclusive};
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     extract::{FromRequestParts, Path, Request},
     http::{StatusCode, header, request::Parts},
 };
@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
 use super::respond::{FieldError, Problem};
+use crate::runtime::listen::BodyTimeout;
 
 /// The named values of a request, taken one by one; what is left at the end is unknown.
 #[derive(Debug)]
@@ -249,15 +250,33 @@ fn decode(text: &str) -> Result<String, Problem> {
 }
 
 async fn read_body(body: Body, max_bytes: usize) -> Result<bytes::Bytes, Problem> {
+    // A body that says it is too long is refused before it is sent.
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(too_large(max_bytes));
+    }
     match Limited::new(body, max_bytes).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            format!("the body may have at most {max_bytes} bytes"),
-        )),
-        Err(_) => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, "body_unreadable", "the body ended before it was complete"))
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(max_bytes)),
+        Err(error) => match timed_out(&*error) {
+            Some(error) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", error.to_string())),
+            None => {
+                Err(Problem::new(StatusCode::BAD_REQUEST, "body_unreadable", "the body ended before it was complete"))
+            }
+        },
+    }
+}
+
+/// The listener's word that the body took too long, below whatever wraps it.
+fn timed_out<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> Option<&'a BodyTimeout> {
+    loop {
+        match error.downcast_ref() {
+            Some(timeout) => return Some(timeout),
+            None => error = error.source()?,
         }
     }
+}
+
+fn too_large(max_bytes: usize) -> Problem {
+    let detail = format!("the body may have at most {max_bytes} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
 }

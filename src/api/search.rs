@@ -142,6 +142,7 @@ pub async fn search_documents(
         (status = 400, description = "An unknown parameter, or malformed JSON", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such source or version", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The cursor's documents were removed", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),

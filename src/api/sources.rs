@@ -245,6 +245,7 @@ struct ChangeBody {
         (status = 200, description = "The source as it is now", body = SourceBody),
         (status = 400, description = "An unknown field or malformed JSON", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such source", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A value that is not allowed; names the field", body = Problem, content_type = "application/problem+json"),

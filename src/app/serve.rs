@@ -22,7 +22,8 @@ use crate::{
     runtime::{
         allocator,
         lifecycle::{Ended, Lifecycle, Signals},
-        listen, metrics,
+        listen::{self, tls::Certificates},
+        metrics,
     },
     search,
 };
@@ -46,6 +47,7 @@ pub struct Reloading {
 /// The listeners and what they have in common.
 struct Doors {
     public: TcpListener,
+    front: listen::Config,
     lifecycle: Lifecycle,
     opened: admin::Opened,
 }
@@ -58,6 +60,10 @@ pub async fn run(settings: Settings, flags: &ServeFlags, reloading: Reloading) -
     // Before anything slow: a taken port is told at once, and nothing is left half started.
     let public = listen::bind("bind", settings.bind).await?;
     let private = listen::bind("admin_bind", settings.admin_bind).await?;
+    let tls = match settings.tls_files() {
+        Some((certificate, key)) => Some(Certificates::open(certificate, key, settings.listen_http2).await?),
+        None => None,
+    };
     let failed = |what: &str, error: &dyn std::fmt::Display| Error::Failed(format!("cannot {what}: {error}"));
     let mut signals = Signals::listen().map_err(|error| failed("handle signals", &error))?;
     let Reloading { source, given, hooks } = reloading;
@@ -74,17 +80,18 @@ pub async fn run(settings: Settings, flags: &ServeFlags, reloading: Reloading) -
     let (lifecycle, opened) = (Lifecycle::new(), admin::Opened::default());
     let outer = lifecycle.outliving();
     let door = admin::State { metrics: recorder.clone(), leaving: lifecycle.leaving(), opened: opened.clone() };
-    outer.spawn("admin", listen::serve_task(private, admin::router(door), settings.listen(), outer.clone()));
+    let front = listen::Config { tls, ..settings.listen() };
+    outer.spawn("admin", listen::serve_task(private, admin::router(door), behind(&front), outer.clone()));
     outer.spawn("metrics", metrics::upkeep_task(recorder, outer.stopping()));
     lifecycle.spawn("reload", reload.reload_task(lifecycle.stopping()));
-    let served = serve(&settings, flags, Doors { public, lifecycle, opened }, &mut signals).await;
+    let served = serve(&settings, flags, Doors { public, front, lifecycle, opened }, &mut signals).await;
     outer.close(DOOR_CLOSES_WITHIN).await;
     served
 }
 
 /// Opens the database and the public door, and leaves in order.
 async fn serve(settings: &Settings, flags: &ServeFlags, doors: Doors, signals: &mut Signals) -> Result<(), Error> {
-    let Doors { public, lifecycle, opened } = doors;
+    let Doors { public, front, lifecycle, opened } = doors;
     let app = tokio::select! {
         app = App::open_in(settings, lifecycle.clone()) => app?,
         _ = signals.next() => return Err(Error::Interrupted),
@@ -110,7 +117,11 @@ async fn serve(settings: &Settings, flags: &ServeFlags, doors: Doors, signals: &
         limits: Limits::new(settings.rate_limits(), app.shared.clone()),
         leaving: lifecycle.leaving(),
     };
-    lifecycle.spawn("api", listen::serve_task(public, api::router(state), settings.listen(), lifecycle.clone()));
+    let scheme = if front.tls.is_some() { "https" } else { "http" };
+    if let Some(certificates) = &front.tls {
+        lifecycle.spawn("certificate", Arc::clone(certificates).watch_task(lifecycle.stopping()));
+    }
+    lifecycle.spawn("api", listen::serve_task(public, api::router(state), front, lifecycle.clone()));
     open_inside(
         &opened,
         health,
@@ -118,13 +129,19 @@ async fn serve(settings: &Settings, flags: &ServeFlags, doors: Doors, signals: &
         AdminDoor { access, loopback: settings.admin_bind.ip().is_loopback() },
         settings,
     );
-    tracing::info!("listening on http://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
+    tracing::info!("listening on {scheme}://{} (metrics and probes on http://{})", settings.bind, settings.admin_bind);
     let ended = lifecycle.finish(signals, settings.drain_delay()).await;
     app.leave(signals, if ended == Ended::AtOnce { AT_ONCE } else { LEAVE_WITHIN }).await;
     if ended == Ended::Well {
         return Ok(());
     }
     Err(Error::Failed("did not stop in order; the log says why".to_owned()))
+}
+
+/// The private door has the bounds of the front one, and speaks HTTP/1 without TLS: probes and Prometheus do.
+fn behind(front: &listen::Config) -> listen::Config {
+    let http2 = listen::Http2 { cleartext: false, ..front.http2 };
+    listen::Config { door: "admin", http2, tls: None, ..front.clone() }
 }
 
 /// Gives the private door what it has below `/debug`, and readiness.

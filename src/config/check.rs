@@ -64,6 +64,39 @@ impl Settings {
         if self.bind == self.admin_bind && self.bind.port() != 0 {
             return invalid("admin_bind", "is the same address as bind; set another port");
         }
+        self.check_listener()
+    }
+
+    fn check_listener(&self) -> Result<(), Error> {
+        let invalid = |setting, message: String| Err(Error::Invalid { setting, message });
+        let ranges = [
+            ("listen_max_connections", self.listen_max_connections as u64, 1, 1_000_000),
+            ("listen_first_byte_timeout_ms", self.listen_first_byte_timeout_ms, 10, 3_600_000),
+            ("listen_header_timeout_ms", self.listen_header_timeout_ms, 10, 3_600_000),
+            ("listen_idle_timeout_s", self.listen_idle_timeout_s, 1, 86_400),
+            ("listen_body_timeout_s", self.listen_body_timeout_s, 1, 86_400),
+            ("listen_write_timeout_s", self.listen_write_timeout_s, 1, 86_400),
+            // hyper reads 8 KiB at once, and takes no path beyond 64 KiB.
+            ("listen_max_header_bytes", self.listen_max_header_bytes as u64, 8_192, 1 << 20),
+            ("listen_http2_streams", self.listen_http2_streams.into(), 1, 100_000),
+            // The protocol's own bounds.
+            ("listen_http2_stream_window_bytes", self.listen_http2_stream_window_bytes.into(), 1_024, (1 << 31) - 1),
+            (
+                "listen_http2_connection_window_bytes",
+                self.listen_http2_connection_window_bytes.into(),
+                65_535,
+                (1 << 31) - 1,
+            ),
+            ("tls_handshake_timeout_ms", self.tls_handshake_timeout_ms, 10, 3_600_000),
+        ];
+        for (setting, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                return invalid(setting, format!("is {value}; set {least} to {most}"));
+            }
+        }
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
+            return invalid("tls_certificate", "needs tls_key beside it, and the other way round".to_owned());
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use crate::{
     api::rate_limit::ProxyHeader,
     cache::{self, shared},
     embed, index,
-    runtime::{shed, telemetry::LogFormat},
+    runtime::{listen, shed, telemetry::LogFormat},
     search,
 };
 
@@ -15,10 +15,25 @@ impl Default for Settings {
     #[expect(clippy::too_many_lines, reason = "a line for each setting")]
     fn default() -> Self {
         let (pool, cache) = (index::pool::Config::default(), cache::Config::default());
-        let shed = shed::Config::default();
+        let (shed, door) = (shed::Config::default(), listen::Config::default());
         Self {
             bind: (Ipv4Addr::LOCALHOST, 8051).into(),
             admin_bind: (Ipv4Addr::LOCALHOST, 9051).into(),
+            listen_max_connections: door.max_connections,
+            listen_first_byte_timeout_ms: milliseconds(door.first_byte_timeout),
+            listen_header_timeout_ms: milliseconds(door.header_timeout),
+            listen_idle_timeout_s: door.idle_timeout.as_secs(),
+            listen_body_timeout_s: door.body_timeout.as_secs(),
+            listen_write_timeout_s: door.write_timeout.as_secs(),
+            listen_max_header_bytes: door.max_header_bytes,
+            listen_http2: door.http2.negotiated,
+            listen_http2_cleartext: door.http2.cleartext,
+            listen_http2_streams: door.http2.max_streams,
+            listen_http2_stream_window_bytes: door.http2.stream_window,
+            listen_http2_connection_window_bytes: door.http2.connection_window,
+            tls_certificate: None,
+            tls_key: None,
+            tls_handshake_timeout_ms: milliseconds(door.handshake_timeout),
             data_dir: default_data_dir(),
             database_url: String::new(),
             database_direct_url: String::new(),
@@ -86,6 +101,11 @@ impl Default for Settings {
         }
     }
 }
+
+fn milliseconds(time: std::time::Duration) -> u64 {
+    time.as_secs() * 1_000 + u64::from(time.subsec_millis())
+}
+
 /// The data home of the user, or the system's for root: Postgres runs as another account there, which cannot enter
 /// `/root`.
 fn default_data_dir() -> PathBuf {

@@ -32,6 +32,36 @@ pub struct Settings {
     pub bind: SocketAddr,
     /// Where metrics and probes listen.
     pub admin_bind: SocketAddr,
+    /// Connections that one door serves at once.
+    pub listen_max_connections: usize,
+    /// The longest a new connection sends nothing.
+    pub listen_first_byte_timeout_ms: u64,
+    /// The longest the head of a request takes.
+    pub listen_header_timeout_ms: u64,
+    /// The longest a connection is kept between requests.
+    pub listen_idle_timeout_s: u64,
+    /// The longest the body of a request takes.
+    pub listen_body_timeout_s: u64,
+    /// The longest a caller takes nothing of its answer.
+    pub listen_write_timeout_s: u64,
+    /// The largest head of a request.
+    pub listen_max_header_bytes: usize,
+    /// HTTP/2 for callers who agree on it over TLS.
+    pub listen_http2: bool,
+    /// HTTP/2 without TLS for callers who begin with it.
+    pub listen_http2_cleartext: bool,
+    /// Requests open at once on one HTTP/2 connection.
+    pub listen_http2_streams: u32,
+    /// Bytes of one HTTP/2 request body on their way.
+    pub listen_http2_stream_window_bytes: u32,
+    /// Bytes of all bodies of an HTTP/2 connection on their way.
+    pub listen_http2_connection_window_bytes: u32,
+    /// PEM file of the certificate and its chain: the API then speaks TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub tls_key: Option<PathBuf>,
+    /// The longest a TLS handshake takes.
+    pub tls_handshake_timeout_ms: u64,
     /// Holds the embedded database, the model and the libraries. Default: the user's data home, or
     /// `/var/lib/doc-server` as root.
     pub data_dir: PathBuf,

@@ -1,6 +1,6 @@
 //! What each stage is told: its own small configuration, made of the settings.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use super::{Settings, parts};
 use crate::{
@@ -139,9 +139,32 @@ impl Settings {
         (!endpoint.is_empty()).then_some(export::Config { endpoint, sample_ratio })
     }
 
-    /// The front door's bounds.
+    /// The front door's bounds. Its certificate is read when it opens.
     #[must_use]
     pub fn listen(&self) -> listen::Config {
-        listen::Config::default()
+        listen::Config {
+            max_connections: self.listen_max_connections,
+            first_byte_timeout: Duration::from_millis(self.listen_first_byte_timeout_ms),
+            header_timeout: Duration::from_millis(self.listen_header_timeout_ms),
+            idle_timeout: Duration::from_secs(self.listen_idle_timeout_s),
+            body_timeout: Duration::from_secs(self.listen_body_timeout_s),
+            write_timeout: Duration::from_secs(self.listen_write_timeout_s),
+            max_header_bytes: self.listen_max_header_bytes,
+            http2: listen::Http2 {
+                negotiated: self.listen_http2,
+                cleartext: self.listen_http2_cleartext,
+                max_streams: self.listen_http2_streams,
+                stream_window: self.listen_http2_stream_window_bytes,
+                connection_window: self.listen_http2_connection_window_bytes,
+            },
+            handshake_timeout: Duration::from_millis(self.tls_handshake_timeout_ms),
+            ..listen::Config::default()
+        }
+    }
+
+    /// The certificate's file and its key's, when the front door speaks TLS.
+    #[must_use]
+    pub fn tls_files(&self) -> Option<(&Path, &Path)> {
+        self.tls_certificate.as_deref().zip(self.tls_key.as_deref())
     }
 }

@@ -57,6 +57,10 @@ const SHED_LIMIT: &str = "doc_server_shed_limit";
 const SHED_IN_USE: &str = "doc_server_shed_in_use";
 const RATE_LIMITED: &str = "doc_server_rate_limited_total";
 const RATE_LIMIT_LOCAL: &str = "doc_server_rate_limit_local_total";
+const CONNECTIONS: &str = "doc_server_connections";
+const CONNECTIONS_CLOSED: &str = "doc_server_connections_closed_total";
+const CONNECTIONS_REFUSED: &str = "doc_server_connections_refused_total";
+const TLS_RELOADS: &str = "doc_server_tls_reloads_total";
 
 /// Makes the recorder global and returns the handle that renders it. Call once per process.
 ///
@@ -134,6 +138,10 @@ fn describe() {
     describe_gauge!(SHED_IN_USE, "Searches and reads being worked on, by class.");
     describe_counter!(RATE_LIMITED, "Requests over a rate limit, by route.");
     describe_counter!(RATE_LIMIT_LOCAL, "Requests counted by this process alone because Redis was away.");
+    describe_gauge!(CONNECTIONS, "Open connections of callers, by door.");
+    describe_counter!(CONNECTIONS_CLOSED, "Connections that ended, by door and reason.");
+    describe_counter!(CONNECTIONS_REFUSED, "Connections refused because the door was full.");
+    describe_counter!(TLS_RELOADS, "Times the certificate was read again, by outcome.");
 }
 
 /// One answered request. `route` is the matched path or `unmatched`; a method outside HTTP's own counts as `other`, since callers
@@ -365,4 +373,47 @@ pub fn record_rate_limited(route: &str) {
 /// Requests that this process alone counted because Redis was away. Zero as above.
 pub fn record_rate_limit_local(requests: u64) {
     counter!(RATE_LIMIT_LOCAL).increment(requests);
+}
+
+/// Makes the series of a door known before its first connection; `ends` are all reasons there are.
+pub fn describe_connections(door: &'static str, ends: &[&'static str]) {
+    gauge!(CONNECTIONS, "door" => door).increment(0.0);
+    counter!(CONNECTIONS_REFUSED, "door" => door).increment(0);
+    for &end in ends {
+        counter!(CONNECTIONS_CLOSED, "door" => door, "reason" => end).increment(0);
+    }
+}
+
+/// A connection that found no place at `door`.
+pub fn record_connection_refused(door: &'static str) {
+    counter!(CONNECTIONS_REFUSED, "door" => door).increment(1);
+}
+
+/// Counts one connection as open until dropped.
+#[derive(Debug)]
+pub struct OpenConnection(&'static str);
+
+impl OpenConnection {
+    /// Starts counting.
+    #[must_use]
+    pub fn start(door: &'static str) -> Self {
+        gauge!(CONNECTIONS, "door" => door).increment(1.0);
+        Self(door)
+    }
+
+    /// It ended, for one of the reasons given to [`describe_connections`].
+    pub fn end(self, reason: &'static str) {
+        counter!(CONNECTIONS_CLOSED, "door" => self.0, "reason" => reason).increment(1);
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        gauge!(CONNECTIONS, "door" => self.0).decrement(1.0);
+    }
+}
+
+/// The certificate's files were read again.
+pub fn record_tls_reload(taken: bool) {
+    counter!(TLS_RELOADS, "outcome" => if taken { "taken" } else { "failed" }).increment(1);
 }

@@ -28,11 +28,13 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 28] = [
+const HOMES: [(&str, &[&str]); 30] = [
     ("moka", &["cache/local.rs"]),
-    ("axum", &["api/", "admin/", "runtime/listen.rs"]),
-    ("hyper", &["runtime/listen.rs"]),
-    ("hyper_util", &["runtime/listen.rs"]),
+    ("axum", &["api/", "admin/", "runtime/listen/"]),
+    ("hyper", &["runtime/listen/"]),
+    ("hyper_util", &["runtime/listen/"]),
+    ("socket2", &["runtime/listen/"]),
+    ("tokio_rustls", &["runtime/listen/"]),
     ("sqlx", &["index/", "work/queue.rs"]),
     ("pgvector", &["index/"]),
     ("redis", &["cache/", "api/rate_limit/"]),

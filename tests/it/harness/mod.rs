@@ -373,10 +373,14 @@ impl TestApp {
 
     /// The public door on a real socket; it closes with this value.
     pub async fn listen(&self) -> SocketAddr {
+        self.listen_with(listen::Config::default()).await
+    }
+
+    /// The same with other bounds.
+    pub async fn listen_with(&self, config: listen::Config) -> SocketAddr {
         let listener = listen::bind("bind", ([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let serving =
-            listen::serve_task(listener, self.router.clone(), listen::Config::default(), self.lifecycle.clone());
+        let serving = listen::serve_task(listener, self.router.clone(), config, self.lifecycle.clone());
         self.lifecycle.spawn("api", serving);
         address
     }

@@ -74,6 +74,11 @@ impl Running {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("a running program").id()
+    }
+
     /// Sends a signal such as `TERM`, without waiting.
     pub fn signal(&self, name: &str) {
         let id = self.child.as_ref().expect("a running program").id().to_string();

@@ -1,9 +1,18 @@
-//! Where the wire matters: connections that are kept, broken requests, and an orderly end.
+//! Where the wire matters: connections that are kept, broken requests, deadlines, TLS, HTTP/2, abuse, and an orderly end.
+
+mod abuse;
+mod bodies;
+mod deadlines;
+mod door;
+mod http2;
+mod process;
+mod soak;
+mod tls;
 
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -14,7 +23,7 @@ async fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Reads one answer with its body, by its content length.
-async fn read_answer(stream: &mut TcpStream) -> String {
+async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut answer = Vec::new();
     loop {
         let mut buffer = [0; 4096];
