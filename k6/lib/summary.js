@@ -4,7 +4,7 @@ import { outcomes, stages } from './thresholds.js';
 
 function round(value) {
   if (value === undefined) return '-';
-  return Number.isInteger(value) || value >= 100 ? value.toFixed(0) : value.toFixed(value < 0.1 ? 4 : 2);
+  return Number.isInteger(value) || value >= 100 ? value.toFixed(0) : value.toFixed(value < 1 ? 4 : 2);
 }
 
 // Below that it is the caches that fill, not a leak.
@@ -23,13 +23,19 @@ export function table(head, rows) {
 export const values = (data, metric) => (data.metrics[metric] || { values: {} }).values;
 const latencies = (found) => [found.med, found['p(95)'], found['p(99)'], found.max];
 
+// With more than these, as `breakpoint` has for each of its steps, only the broken ones are listed.
+const most = 20;
+
 function judged(data) {
-  return Object.entries(data.metrics).flatMap(([metric, { thresholds, values: found }]) =>
+  const all = Object.entries(data.metrics).flatMap(([metric, { thresholds, values: found }]) =>
     Object.entries(thresholds || {}).map(([rule, { ok }]) => {
       const stat = rule.match(/^[a-z]+(\([0-9.]+\))?/)[0];
-      return [ok ? 'holds' : 'BROKEN', metric, rule, found[stat === 'p(50)' ? 'med' : stat]];
+      return [ok ? 'holds' : 'BROKEN', metric, rule, found[stat]];
     }),
   );
+  const rows = all.length > most ? all.filter(([held]) => held === 'BROKEN') : all;
+  const left = all.length - rows.length;
+  return table(['threshold', 'on', 'rule', 'was'], rows.sort()) + (left > 0 ? `\n  and ${left} more that hold` : '');
 }
 
 function rows(data, names, metricOf, countOf) {
@@ -66,7 +72,7 @@ function text(data, name, more) {
     if (growth !== undefined && duration >= growthFrom) parts.push(`  growth of resident memory after the first quarter: ${growth.toFixed(2)} MB/min`);
   }
   if (more) parts.push(more);
-  parts.push(table(['threshold', 'on', 'rule', 'was'], judged(data)));
+  parts.push(judged(data));
   return `${parts.join('\n\n')}\n\n`;
 }
 
