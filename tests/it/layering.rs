@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 30] = [
+const HOMES: [(&str, &[&str]); 31] = [
     ("moka", &["cache/local.rs"]),
     ("axum", &["api/", "admin/", "runtime/listen/"]),
     ("hyper", &["runtime/listen/"]),

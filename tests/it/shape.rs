@@ -24,22 +24,22 @@ async fn an_answer_is_the_same_in_every_coding_and_from_the_cache() {
     let path = "/api/search?query=connection+pool&match_count=20";
     let plain = ask(&app, path, &[]).await;
     assert!(plain.body.len() > 1_024, "long enough to be worth compressing: {}", plain.body.len());
-    assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some("accept-encoding")));
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "accept-encoding"));
     for _ in 0..2 {
         let gzip = ask(&app, path, &[("accept-encoding", "gzip")]).await;
-        assert_eq!((gzip.header("content-encoding"), gzip.header("x-cache")), (Some("gzip"), Some("hit-l1")));
+        assert_eq!((gzip.header("content-encoding"), gzip.header("x-cache")), ("gzip", "hit-l1"));
         assert_eq!(ungzip(&gzip.body), plain.body);
         assert_eq!(gzip.header("etag"), plain.header("etag"));
         let zstd = ask(&app, path, &[("accept-encoding", "gzip;q=0.5, zstd")]).await;
-        assert_eq!(zstd.header("content-encoding"), Some("zstd"));
+        assert_eq!(zstd.header("content-encoding"), "zstd");
         assert_eq!(zstd::decode_all(&zstd.body[..]).expect("zstd"), plain.body);
     }
-    let tag = plain.header("etag").expect("a tag").to_owned();
+    let tag = plain.header("etag").to_owned();
     let unchanged = ask(&app, path, &[("accept-encoding", "br"), ("if-none-match", &tag)]).await;
-    assert_eq!((unchanged.status, unchanged.body.len()), (304, 0));
-    assert_eq!(unchanged.header("content-encoding"), None);
+    assert_eq!((unchanged.status.as_u16(), unchanged.body.len()), (304, 0));
+    assert_eq!(unchanged.header("content-encoding"), "");
     let refused = ask(&app, path, &[("accept-encoding", "gzip;q=0, identity")]).await;
-    assert_eq!((refused.header("content-encoding"), &refused.body), (None, &plain.body));
+    assert_eq!((refused.header("content-encoding"), &refused.body), ("", &plain.body));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,7 +47,7 @@ async fn everything_else_is_compressed_as_it_is_sent() {
     let app = TestApp::start().await;
     let plain = ask(&app, "/openapi.json", &[]).await;
     let gzip = ask(&app, "/openapi.json", &[("accept-encoding", "gzip")]).await;
-    assert_eq!(gzip.header("content-encoding"), Some("gzip"));
+    assert_eq!(gzip.header("content-encoding"), "gzip");
     assert_eq!(ungzip(&gzip.body), plain.body);
 }
 
@@ -55,31 +55,31 @@ async fn everything_else_is_compressed_as_it_is_sent() {
 async fn pages_of_other_sites_read_answers_only_where_that_is_allowed() {
     let origin = [("origin", "https://docs.example.org")];
     let closed = TestApp::start().await;
-    assert_eq!(ask(&closed, "/api/sources", &origin).await.header("access-control-allow-origin"), None);
+    assert_eq!(ask(&closed, "/api/sources", &origin).await.header("access-control-allow-origin"), "");
     let open = TestApp::builder().with_cors_origins("https://docs.example.org").start().await;
-    let allowed = |reply: &Reply| reply.header("access-control-allow-origin").map(str::to_owned);
+    let allowed = |reply: &Reply| reply.header("access-control-allow-origin").to_owned();
     let reply = ask(&open, "/api/search?query=pool", &origin).await;
-    assert_eq!(allowed(&reply).as_deref(), Some("https://docs.example.org"));
-    assert!(reply.header("access-control-expose-headers").expect("names").contains("x-cache"));
-    assert_eq!(allowed(&ask(&open, "/api/sources", &[("origin", "https://evil.example")]).await), None);
+    assert_eq!(allowed(&reply), "https://docs.example.org");
+    assert!(reply.header("access-control-expose-headers").contains("x-cache"));
+    assert_eq!(allowed(&ask(&open, "/api/sources", &[("origin", "https://evil.example")]).await), "");
     let preflight = Request::options("/api/search")
         .header("origin", "https://docs.example.org")
         .header("access-control-request-method", "POST")
         .header("access-control-request-headers", "content-type");
     let reply = open.send(preflight.body(Body::empty()).unwrap()).await;
-    assert_eq!((reply.status, allowed(&reply).as_deref()), (200, Some("https://docs.example.org")));
+    assert_eq!((reply.status.as_u16(), allowed(&reply).as_str()), (200, "https://docs.example.org"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browsers_are_told_to_do_no_more_than_the_page_needs() {
     let app = TestApp::start().await;
     for path in ["/", "/assets/search.js", "/docs/", "/openapi.json", "/api/sources", "/nothing"] {
-        assert_eq!(ask(&app, path, &[]).await.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(ask(&app, path, &[]).await.header("x-content-type-options"), "nosniff", "{path}");
     }
     for path in ["/", "/docs/"] {
         let reply = ask(&app, path, &[]).await;
-        let policy = reply.header("content-security-policy").unwrap_or_default();
+        let policy = reply.header("content-security-policy");
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
-        assert_eq!(reply.header("x-frame-options"), Some("DENY"), "{path}");
+        assert_eq!(reply.header("x-frame-options"), "DENY", "{path}");
     }
 }
