@@ -55,10 +55,10 @@ pub struct Config {
 }
 
 /// Whose requests are counted together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Who {
     Address(IpAddr),
-    Key(Arc<str>),
+    Key(i64),
 }
 
 impl fmt::Display for Who {
@@ -71,7 +71,7 @@ impl fmt::Display for Who {
 }
 
 /// One limit that a request is counted by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Bucket {
     policy: &'static str,
     per_minute: NonZeroU32,
@@ -89,7 +89,7 @@ struct Decision {
 
 /// A key that was presented, as far as limits care.
 struct Identity {
-    key: Arc<str>,
+    key: i64,
     /// All routes together.
     per_minute: Option<NonZeroU32>,
 }
@@ -135,12 +135,12 @@ impl Limits {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip());
         let address = || Who::Address(proxies.caller(peer, request.headers()));
-        let key = identity.as_ref().map(|identity| Who::Key(Arc::clone(&identity.key)));
+        let key = identity.as_ref().map(|identity| Who::Key(identity.key));
         // Probes of health come from one address and must not use up what callers behind the same proxy may ask.
         let of_address = of_address.filter(|_| group != Group::Health);
         let limits = [
             of_address.map(|per_minute| Bucket { policy: "address", per_minute, who: address() }),
-            own.zip(key.clone()).map(|(per_minute, who)| Bucket { policy: "key", per_minute, who }),
+            own.zip(key).map(|(per_minute, who)| Bucket { policy: "key", per_minute, who }),
             groups[group as usize].map(|per_minute| Bucket {
                 policy: group.name(),
                 per_minute,
