@@ -51,7 +51,7 @@ impl<C: Clock + Clone> Local<C> {
 
     /// Counts one request.
     pub fn check(&self, bucket: &Bucket) -> Decision {
-        let name = (bucket.policy, bucket.who.clone());
+        let name = (bucket.policy, bucket.who);
         match self.limiter(bucket.per_minute).check_key(&name) {
             Ok(state) => Decision { remaining: state.remaining_burst_capacity(), wait: None },
             Err(until) => Decision { remaining: 0, wait: Some(until.wait_time_from(self.clock.now())) },
@@ -108,7 +108,7 @@ impl StateStore for Store {
         if callers.len() >= self.callers_each {
             forget_half(&mut callers);
         }
-        callers.insert(name.clone(), due.as_u64());
+        callers.insert(*name, due.as_u64());
         Ok(answer)
     }
 }

@@ -55,7 +55,7 @@ pub struct Config {
 }
 
 /// Whose requests are counted together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Who {
     Address(IpAddr),
     /// By its row.
@@ -72,7 +72,7 @@ impl fmt::Display for Who {
 }
 
 /// One limit that a request is counted by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Bucket {
     policy: &'static str,
     per_minute: NonZeroU32,
@@ -129,7 +129,7 @@ impl Limits {
         let of_address = of_address.filter(|_| group != Group::Health);
         let limits = [
             of_address.map(|per_minute| Bucket { policy: "address", per_minute, who: address() }),
-            own.zip(key.clone()).map(|(per_minute, who)| Bucket { policy: "key", per_minute, who }),
+            own.zip(key).map(|(per_minute, who)| Bucket { policy: "key", per_minute, who }),
             groups[group as usize].map(|per_minute| Bucket {
                 policy: group.name(),
                 per_minute,
