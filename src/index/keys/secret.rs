@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_secret_is_not_even_hashed() {
-        for text in [&b""[..], b"dsk_", b"dsk_123", b"Bearer dsk_", &[0xff; 68], &[b'd'; 100_000]] {
+        for text in [&b""[..], b"dsk_", b"dsk_123", b"Bearer dsk_", &[0xff; 68], &[b'd'; 10_000]] {
             assert_eq!(hash(text), None);
         }
     }

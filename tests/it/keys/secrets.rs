@@ -1,7 +1,7 @@
 //! The secret of a key is in one answer: not in the database, not in a list, not in the log.
 
 use std::{
-    fmt::Debug,
+    fmt::{Debug, Write as _},
     sync::{Arc, LazyLock, Mutex},
 };
 
@@ -135,7 +135,7 @@ async fn a_dump_of_the_database_holds_no_secret() {
     for secret in secrets {
         let (secret, hidden) = (secret.as_str().unwrap(), |text: &str| !dump.contains(text));
         let digits = secret.trim_start_matches("dsk_");
-        let as_bytes = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let as_bytes = secret.bytes().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"));
         let base64 = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, secret);
         // Of the digits only the first eight are there, as the hint.
         assert!(dump.contains(&format!("{}…", &secret[..12])), "the hint tells keys apart");
@@ -163,8 +163,7 @@ struct Writing<'a>(&'a Mutex<String>);
 
 impl Visit for Writing<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let mut log = self.0.lock().unwrap();
-        log.push_str(&format!("{}={value:?}\n", field.name()));
+        writeln!(self.0.lock().unwrap(), "{}={value:?}", field.name()).unwrap();
     }
 }
 
