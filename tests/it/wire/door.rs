@@ -67,7 +67,9 @@ impl Door {
             .route("/ignore", post(|| async { "unread" }))
             .route(
                 "/echo",
-                post(|body: Body| async { body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default() }),
+                post(|body: Body| async {
+                    body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default()
+                }),
             )
             .route(
                 "/wait",
