@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -12,6 +12,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -70,34 +71,113 @@ impl Drop for Upload {
     }
 }
 
-/// How far the reader of one HTTP/2 answer has come: odd while a part of it waits for room in the reader's window.
+/// An HTTP/2 answer is handed over in parts of this size at most, so that a slow reader's progress shows: as much as a reader's
+/// window usually holds.
+const PART: usize = 64 * 1_024;
+
+/// How far the reader of one HTTP/2 answer has come.
 #[derive(Debug, Default)]
-pub(super) struct Pace(AtomicU64);
+pub(super) struct Pace {
+    /// Odd while a part waits for room in the reader's window; changes with each part.
+    steps: AtomicU64,
+    /// Parts that are not written to the socket yet.
+    held: AtomicUsize,
+    /// The answer, which waits for them at its end.
+    waker: AtomicWaker,
+}
 
 impl Pace {
     /// Changes with each part; whether one waits.
     pub(super) fn now(&self) -> (u64, bool) {
-        let steps = self.0.load(Ordering::Relaxed);
+        let steps = self.steps.load(Ordering::Relaxed);
         (steps, !steps.is_multiple_of(2))
     }
 
     fn step(&self, waits: bool) {
-        let steps = self.0.load(Ordering::Relaxed);
+        let steps = self.steps.load(Ordering::Relaxed);
         // Always forward, so that two parts in a row are not taken for one.
         let next = steps + 1 + u64::from(steps.is_multiple_of(2) != waits);
-        self.0.store(next, Ordering::Relaxed);
+        self.steps.store(next, Ordering::Relaxed);
+    }
+
+    /// Ready once every part is written.
+    fn poll_written(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.held.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// A part of an answer, which knows when the protocol has written it.
+struct Part {
+    bytes: Bytes,
+    pace: Arc<Pace>,
+}
+
+impl Part {
+    fn frame(bytes: Bytes, pace: &Arc<Pace>) -> Frame<Bytes> {
+        pace.held.fetch_add(1, Ordering::AcqRel);
+        pace.step(true);
+        Frame::data(Bytes::from_owner(Self { bytes, pace: Arc::clone(pace) }))
+    }
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.pace.held.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.pace.waker.wake();
+        }
     }
 }
 
 /// What the caller gets. The request is open until this is dropped, which the protocol does after the last part.
 pub(super) struct Answer {
     body: Body,
-    open: Option<(OpenRequest, Option<Arc<Pace>>)>,
+    _open: Option<OpenRequest>,
+    paced: Option<Paced>,
+}
+
+/// An answer whose reader is watched: its end is told only when every part of it is written.
+struct Paced {
+    pace: Arc<Pace>,
+    /// Of the last part of `body`, still to be handed over.
+    rest: Bytes,
+    begun: bool,
+    ended: bool,
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, open: Option<(OpenRequest, Option<Arc<Pace>>)>) -> Self {
-        Self { body, open }
+    pub(super) fn new(body: Body, open: Option<OpenRequest>, pace: Option<Arc<Pace>>) -> Self {
+        let paced = pace.map(|pace| Paced { pace, rest: Bytes::new(), begun: false, ended: false });
+        Self { body, _open: open, paced }
+    }
+}
+
+impl Paced {
+    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.begun = true;
+        while self.rest.is_empty() && !self.ended {
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                self.pace.step(false);
+                return Poll::Pending;
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.ended = true,
+            }
+        }
+        if self.rest.is_empty() {
+            return self.pace.poll_written(cx).map(|()| None);
+        }
+        let bytes = self.rest.split_to(self.rest.len().min(PART));
+        Poll::Ready(Some(Ok(Part::frame(bytes, &self.pace))))
     }
 }
 
@@ -106,15 +186,16 @@ impl HttpBody for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Some((_, Some(pace))) = &self.open {
-            pace.step(matches!(frame, Poll::Ready(Some(Ok(_)))));
+        let this = &mut *self;
+        match &mut this.paced {
+            Some(paced) => paced.poll_frame(&mut this.body, cx),
+            None => Pin::new(&mut this.body).poll_frame(cx),
         }
-        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        // A paced answer that has begun says its end itself.
+        !self.paced.as_ref().is_some_and(|paced| paced.begun) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -138,14 +138,15 @@ impl Connection {
         let mut request = request.map(|body| upload(body, timeout, open.watch()));
         request.extensions_mut().insert(ConnectInfo(self.peer));
         // A router is always ready.
-        Answering { route: self.door.router.clone().call(request), open: Some((open, pace)) }
+        Answering { route: self.door.router.clone().call(request), open: Some(open), pace }
     }
 }
 
 /// A request on its way through the router.
 struct Answering {
     route: RouteFuture<Infallible>,
-    open: Option<(OpenRequest, Option<Arc<Pace>>)>,
+    open: Option<OpenRequest>,
+    pace: Option<Arc<Pace>>,
 }
 
 impl Future for Answering {
@@ -153,8 +154,8 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(Pin::new(&mut self.route).poll(cx))?;
-        let open = self.open.take();
-        Poll::Ready(Ok(response.map(|body| Answer::new(body, open))))
+        let (open, pace) = (self.open.take(), self.pace.take());
+        Poll::Ready(Ok(response.map(|body| Answer::new(body, open, pace))))
     }
 }
 

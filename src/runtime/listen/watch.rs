@@ -99,7 +99,7 @@ enum Order {
 /// What is spoken on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// Nothing yet. Afterwards an order to leave is obeyed by the protocol.
+    /// Nothing yet.
     Unknown,
     /// One request after the other.
     Http1,
@@ -246,10 +246,13 @@ impl Watch {
         let waiting = match state.order {
             Order::Go(end) => Some((state.began, end)),
             _ if state.requests > 0 => None,
-            Order::Stay => Some(state.waiting_deadline(config)),
-            Order::Leave(_, why) if state.protocol == Protocol::Unknown => Some((state.began, why)),
+            // hyper keeps a connection that never had a request.
+            Order::Leave(_, why) if state.is_new() => Some((state.began, why)),
             // HTTP/2 asks the caller whether its farewell arrived. One that does not answer is not waited for.
-            Order::Leave(since, why) => Some((since.max(state.since) + config.header_timeout, why)),
+            Order::Leave(since, why) if state.protocol == Protocol::Http2 => {
+                Some((since.max(state.since) + config.header_timeout, why))
+            }
+            Order::Stay | Order::Leave(..) => Some(state.waiting_deadline(config)),
         };
         [slow, waiting].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -262,6 +265,11 @@ impl Watch {
 }
 
 impl State {
+    /// Nothing was asked or said on it.
+    fn is_new(&self) -> bool {
+        !self.served && self.protocol != Protocol::Http2 && self.phase != Phase::Linger
+    }
+
     fn waiting_deadline(&self, config: &Config) -> (Instant, End) {
         match self.phase {
             Phase::FirstByte => (self.since + config.first_byte_timeout, End::Silent),
@@ -378,10 +386,13 @@ mod tests {
     }
 
     #[test]
-    fn orders_end_what_is_not_serving_at_once() {
+    fn orders_end_what_is_new_at_once_and_let_the_rest_finish() {
         let watch = Watch::new(false);
+        watch.speak(Protocol::Http1);
         watch.leave(End::Stopped);
         assert_eq!(due(&watch), Some((0, End::Stopped)));
+        watch.enter(Phase::Linger);
+        assert_eq!(due(&watch), Some((2, End::Finished)), "a refusal is still read");
         let watch = Arc::new(Watch::new(false));
         watch.speak(Protocol::Http1);
         let _request = watch.begin();

@@ -123,9 +123,17 @@ async fn soak(server: &Server, traffic: &Traffic, kind: Kind, usual: Duration) {
     assert!(kind != Kind::SlowBody || told == SOCKETS, "{told} of {SOCKETS} got 408");
 }
 
+/// How many files this process, and the server it starts, may open.
+fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    line.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX)
+}
+
 #[ignore = "long: two thousand bad connections of each of five kinds"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_connections_are_closed_and_good_callers_notice_nothing() {
+    assert!(open_files() > 2 * SOCKETS, "raise the number of open files first: ulimit -n 5000");
     for cleartext in ["false", "true"] {
         let server = Server::start(&[("DOC_SERVER_LISTEN_HTTP2_CLEARTEXT", cleartext)]).await;
         let traffic = Traffic::start(server.public);
