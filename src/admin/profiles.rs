@@ -207,7 +207,7 @@ mod tests {
             (&["--database-url", "postgres://u:hunter2@h:5/d"], "--database-url postgres://***@h:5/d"),
             (&["--database-url=postgres://u:hunter2@h/d?password=hunter2"], "--database-url=postgres://***@h/d"),
             (&["postgres://u:hun@ter/2@h/d"], "postgres://***@h/d"),
-            (&["redis://:hunter2@a,redis://:hunter2@b"], "redis://***@b"),
+            (&["redis://:hunter2@a,redis://:hunter2@b"], "redis://***@a,redis://***@b"),
             (&["http://h/p?api_key=hunter2"], "http://h/p?***"),
             (&["--embed-api-key", "hunter2", "serve"], "--embed-api-key *** serve"),
             (&["--admin-token=hunter2"], "--admin-token=***"),

@@ -37,6 +37,9 @@ impl Source {
     }
 }
 
+/// Takes settings, or says why a part goes on with the old ones. May block.
+pub type Apply = dyn Fn(&Settings) -> Result<(), String> + Send + Sync;
+
 /// One part that takes settings while it runs.
 pub struct Hook {
     /// The settings it takes.
@@ -44,8 +47,8 @@ pub struct Hook {
     /// Whether it runs only when one of them has changed. A file that a setting names (a certificate) changes while the setting
     /// does not.
     pub only_when_changed: bool,
-    /// Takes them, or says why it goes on with the old ones. May block.
-    pub apply: Box<dyn Fn(&Settings) -> Result<(), String> + Send + Sync>,
+    /// Takes them.
+    pub apply: Box<Apply>,
 }
 
 /// Settings that a signal reads again.

@@ -62,14 +62,14 @@ async fn readiness_turns_at_once_and_requests_are_served_for_the_drain_delay() {
     server.signal("TERM");
     within(Duration::from_secs(1), "readiness turns", async || server.readiness().await.0 == 503).await;
     assert_eq!(server.readiness().await.1, "stopping\n");
-    let mut served = 0;
+    let mut answers = 0;
     while told.elapsed() < Duration::from_millis(1_500) {
         let answer = keeping.get(&sources).send().await.expect("still served");
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()[CONNECTION], "close");
-        served += 1;
+        answers += 1;
     }
-    assert!(served > 1, "new connections are still let in");
+    assert!(answers > 1, "new connections are still let in");
     let (code, log) = server.ended(LONGEST_STOP).await;
     assert_eq!(code, Some(0), "{log}");
     assert!((Duration::from_secs(2)..LONGEST_STOP).contains(&told.elapsed()), "{:?}", told.elapsed());

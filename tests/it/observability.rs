@@ -12,7 +12,7 @@ use axum::{
 };
 use insta::{assert_json_snapshot, assert_snapshot};
 
-use crate::harness::{Reply, TestApp, database::Database, fixtures::GUIDE, served::Served};
+use crate::harness::{Reply, TestApp, database::Database, eventually, fixtures::GUIDE, served::Served};
 
 /// A server that has done a bit of everything.
 async fn busy() -> TestApp {
@@ -140,6 +140,11 @@ async fn nothing_that_callers_send_makes_a_series() {
     let database = Database::migrated().await;
     let server = Served::start(&database, &[]).await;
     storm(&server, 0).await;
+    // Some are told once a second only.
+    eventually("all series are there", async || {
+        series(&server).await.iter().any(|series| series.starts_with("doc_server_cache_bytes"))
+    })
+    .await;
     let before = series(&server).await;
     storm(&server, 1).await;
     let after = series(&server).await;

@@ -13,7 +13,6 @@ use doc_server::runtime::lifecycle::Lifecycle;
 use crate::harness::{
     database::Database,
     eventually,
-    fixtures::GUIDE,
     haproxy::{Doors, Haproxy},
     process::free_addresses,
     served::{Served, ingest, serving},
@@ -68,7 +67,6 @@ async fn send(load: Arc<Load>, proxy: String, time: Duration) {
 async fn roll(time: Duration) -> usize {
     let database = Database::migrated().await;
     ingest(&database, &[]).await;
-    assert!(!GUIDE.is_empty());
     let doors = [free_addresses(), free_addresses()];
     let mut replicas = vec![start(&database, doors[0]).await, start(&database, doors[1]).await];
     let proxy = Haproxy::start(&doors);
@@ -90,7 +88,7 @@ async fn roll(time: Duration) -> usize {
     }
     let sent = load.sent.load(Ordering::SeqCst);
     eventually("every request has ended", async || load.answered.load(Ordering::SeqCst) == sent).await;
-    let failures = load.failures.lock().unwrap();
+    let failures = std::mem::take(&mut *load.failures.lock().unwrap());
     println!("{} failed of {sent} while replicas were replaced {replaced} times", failures.len());
     assert!(failures.is_empty(), "{} of {sent} failed: {:#?}", failures.len(), &failures[..failures.len().min(10)]);
     assert_eq!(sent, usize::try_from(time.as_secs() * RATE).unwrap());
@@ -107,5 +105,5 @@ async fn replacing_both_replicas_fails_no_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: a minute of replacing replicas"]
 async fn a_minute_of_rollouts_fails_no_request() {
-    assert!(roll(Duration::from_secs(60)).await >= 4);
+    assert!(roll(Duration::from_mins(1)).await >= 4);
 }

@@ -32,11 +32,12 @@ pub fn adopt<'a>(span: &Span, header: impl Fn(&str) -> Option<&'a str>) {
     let caller = TraceContextPropagator::new().extract(&caller);
     // Fails only for a span that nobody records.
     let _ = span.set_parent(caller);
+    // Before the context is asked for, which begins the span as it is then.
+    span.record("otel.kind", "server");
     let context = span.context();
     let own = context.span().span_context().clone();
     if own.is_valid() {
         span.record("trace_id", tracing::field::display(own.trace_id()));
-        span.record("otel.kind", "server");
     }
 }
 

@@ -28,13 +28,9 @@ impl Haproxy {
         let (address, statistics) = free_addresses();
         let folder = tempfile::tempdir().expect("a folder");
         let settings = folder.path().join("haproxy.cfg");
-        let servers: String = replicas
-            .iter()
-            .enumerate()
-            .map(|(at, (public, private))| {
-                format!("  server r{at} {public} check addr {} port {}\n", private.ip(), private.port())
-            })
-            .collect();
+        let servers = replicas.iter().enumerate().fold(String::new(), |servers, (at, (public, private))| {
+            format!("{servers}  server r{at} {public} check addr {} port {}\n", private.ip(), private.port())
+        });
         let text = format!(
             "global\n  maxconn 2000\n\
              defaults\n  mode http\n  timeout connect 1s\n  timeout client 30s\n  timeout server 30s\n  retries 3\n  option redispatch\n\

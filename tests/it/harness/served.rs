@@ -25,7 +25,7 @@ use super::{
 };
 
 /// A debug build on a busy machine takes seconds to start.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// A running server; killed when the test ends before it.
 pub struct Served {
