@@ -159,11 +159,7 @@ impl Answer {
 }
 
 impl Paced {
-    fn poll_frame(
-        &mut self,
-        body: &mut Body,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.begun = true;
         while self.rest.is_empty() && !self.ended {
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
