@@ -11,6 +11,7 @@ use axum::{
     http::{Method, Request, StatusCode},
 };
 use insta::{assert_json_snapshot, assert_snapshot};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Reply, TestApp, database::Database, eventually, fixtures::GUIDE, served::Served};
 
@@ -21,6 +22,13 @@ async fn busy() -> TestApp {
     for path in ["/api/search?query=pool", "/api/sources", "/api/sources/guide", "/api/health", "/no/such/path"] {
         app.get(path).await;
     }
+    app.probe.fail_next(1);
+    assert_eq!(app.search("query=exponential+backoff").await["degraded"], true);
+    let address = app.listen().await;
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /api/health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    app.search.tidy();
     app.index.pools().observe();
     app
 }

@@ -22,7 +22,9 @@ async fn many(count: usize, redis: &Redis) -> (TestApp, TestApp, Vec<Tenant>) {
     let start = || {
         // A hundred questions at once wait for connections here, where others would be told to come back.
         let patient = |pool: &mut doc_server::index::pool::Config| pool.acquire_timeout = PATIENCE;
-        TestApp::builder().closed(&[]).with_background_tasks().with_pool(patient).with_redis(config.clone())
+        let roomy = |search: &mut doc_server::search::Config| search.shed.least = search.shed.most;
+        let builder = TestApp::builder().closed(&[]).with_background_tasks().with_pool(patient).with_search(roomy);
+        builder.with_redis(config.clone())
     };
     let app = start().start().await;
     let mut tenants = Vec::new();
