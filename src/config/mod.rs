@@ -27,6 +27,7 @@ const OTHER_VARIABLES: [&str; 4] = ["DOC_SERVER_TEST_", "DOC_SERVER_CONFIG", "DO
 /// Every setting.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Settings {
     /// Where the API listens.
     pub bind: SocketAddr,
