@@ -1,6 +1,6 @@
 //! How often a caller may ask: requests a minute, for each group of routes, each address and each key.
 //!
-//! A request is counted by this process ([`local`]) and, where a Redis is configured, by all replicas together ([`shared`]). Whoever is
+//! A request is counted by this process (`local`) and, where a Redis is configured, by all replicas together (`shared`). Whoever is
 //! over the limit here is told so without asking Redis; while Redis is away, this count alone holds, so there is never no limit. The
 //! answer says what is left in the fields of draft-ietf-httpapi-ratelimit-headers. Nothing is done where no limit is set.
 

@@ -1,6 +1,6 @@
 //! How much is worked on at once: beyond that, callers are told at once to come back, and nobody waits.
 //!
-//! One gate for the process. Its limit follows how long the work takes ([`limit`]), between a floor and the configured most. A class
+//! One gate for the process. Its limit follows how long the work takes (`limit`), between a floor and the configured most. A class
 //! is let in while all classes together use less than its share of the limit, so what can wait gives way first, and what people
 //! wait for finds room until the whole limit is in use. Entering and leaving cost a short lock; nothing here waits.
 
