@@ -16,7 +16,8 @@ fn script() -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let packages = root.join(".tools/wire");
     assert!(packages.join("h2").exists(), "no h2 in {}: run `make setup`", packages.display());
-    let mut command = Command::new(std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned()));
+    let python = std::fs::read_to_string(packages.join("interpreter")).unwrap();
+    let mut command = Command::new(python.trim());
     command.arg(root.join("tests/wire/h2_abuse.py")).env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
