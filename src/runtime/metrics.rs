@@ -307,9 +307,9 @@ pub fn set_shed_in_use(class: &'static str, in_use: usize) {
     gauge!(SHED_IN_USE, "class" => class).set(u32::try_from(in_use).unwrap_or(u32::MAX));
 }
 
-/// One request over a rate limit.
-pub fn record_rate_limited(route: &str) {
-    counter!(RATE_LIMITED, "route" => route.to_owned()).increment(1);
+/// Requests over a rate limit. Zero as above.
+pub fn record_rate_limited(route: &'static str, requests: u64) {
+    counter!(RATE_LIMITED, "route" => route).increment(requests);
 }
 
 /// Requests that this process alone counted because Redis was away. Zero as above.

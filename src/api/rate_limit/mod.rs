@@ -120,6 +120,9 @@ impl Limits {
     #[must_use]
     pub fn new(config: Config, redis: Option<Shared>) -> Self {
         metrics::record_rate_limit_local(0);
+        for route in routes::ROUTES {
+            metrics::record_rate_limited(route.path, 0);
+        }
         Self(Arc::new(Inner { config, local: Local::default(), counts: redis.map(Counts::new) }))
     }
 
@@ -218,7 +221,7 @@ where
             let mut response = match over {
                 None => inner.call(request).await?,
                 Some((wait, bucket)) => {
-                    metrics::record_rate_limited(route.path);
+                    metrics::record_rate_limited(route.path, 1);
                     refusal(wait, bucket).into_response()
                 }
             };
