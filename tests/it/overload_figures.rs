@@ -29,7 +29,8 @@ const PROMISED_SHED: Duration = Duration::from_millis(20);
 
 async fn start() -> TestApp {
     let limit = |config: &mut doc_server::search::Config| config.shed.most = LIMIT;
-    let app = TestApp::builder().behind_a_faulty_network().with_search(limit).start().await;
+    // With them, as in a server: without, the catalog would be read on the way of requests every five seconds.
+    let app = TestApp::builder().behind_a_faulty_network().with_background_tasks().with_search(limit).start().await;
     app.ingest(&borrowed(&many_pages(200)), "many", "1.0.0").await;
     app.network().set(Fault::Delay(DELAY)).await;
     app
