@@ -86,11 +86,14 @@ impl Connection {
             .serve_connection(TokioIo::new(stream), service);
         let mut told = false;
         let result = poll_fn(|cx| {
-            if !told && watch.is_leaving() {
+            loop {
+                let polled = connection.poll_without_shutdown(cx);
+                if told || polled.is_ready() || !watch.must_finish() {
+                    return polled;
+                }
                 told = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            connection.poll_without_shutdown(cx)
         })
         .await;
         let stream = connection.into_parts().io.into_inner();
@@ -121,7 +124,7 @@ impl Connection {
         let mut connection = pin!(connection);
         let mut told = false;
         let result = poll_fn(|cx| {
-            if !told && watch.is_leaving() {
+            if !told && watch.must_finish() {
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }

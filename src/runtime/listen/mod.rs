@@ -18,6 +18,7 @@ mod watch;
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
+use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 
 pub use self::{
@@ -107,8 +108,12 @@ pub async fn serve_task(
             }
         }
     }
-    drop(listener);
     open.close();
+    // Whom the system has already let in is served too; dropping the listener would reset them.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        admit(stream, peer, &door, &open).await;
+    }
+    drop(listener);
     if stopped.run_until_cancelled(open.emptied()).await.is_none() {
         open.cut();
     }

@@ -3,7 +3,10 @@
 //! One short lock of the connection's own, never shared between connections and never held across anything. No timer is
 //! touched here: the supervisor asks for the next deadline and moves its one timer only when that comes earlier.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
@@ -12,7 +15,11 @@ use super::Config;
 
 /// How long after its last answer a connection is read on whose caller was still sending: closed at once, the system would
 /// send a reset, and the caller would lose the answer.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a connection without any request yet is waited for when the process leaves: a request may have been sent before, and
+/// lie in the system unread.
+const LATE: Duration = Duration::from_millis(500);
 
 /// What a connection waits for while no request is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,8 +228,11 @@ impl Watch {
         self.waker.wake();
     }
 
-    pub(super) fn is_leaving(&self) -> bool {
-        self.state().order != Order::Stay
+    /// Whether its protocol must be told to finish. One that never had a request is not: hyper would close it with a request that
+    /// lies in the system unread.
+    pub(super) fn must_finish(&self) -> bool {
+        let state = self.state();
+        state.order != Order::Stay && !state.is_new()
     }
 
     /// Why it ended, when its protocol says `end`: an order comes before what came of it.
@@ -246,8 +256,7 @@ impl Watch {
         let waiting = match state.order {
             Order::Go(end) => Some((state.began, end)),
             _ if state.requests > 0 => None,
-            // hyper keeps a connection that never had a request.
-            Order::Leave(_, why) if state.is_new() => Some((state.began, why)),
+            Order::Leave(since, why) if state.is_new() => Some((since + LATE, why)),
             // HTTP/2 asks the caller whether its farewell arrived. One that does not answer is not waited for.
             Order::Leave(since, why) if state.protocol == Protocol::Http2 => {
                 Some((since.max(state.since) + config.header_timeout, why))
@@ -295,16 +304,21 @@ impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.requests = state.requests.saturating_sub(1);
-        if state.requests == 0 {
-            (state.phase, state.since) = (Phase::Idle, Instant::now());
+        if state.requests > 0 {
+            return;
+        }
+        (state.phase, state.since) = (Phase::Idle, Instant::now());
+        let elsewhere = state.protocol == Protocol::Http2;
+        drop(state);
+        if elsewhere {
+            // Not within a poll of the connection, whose timer must learn of it.
+            self.0.waker.wake();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn config() -> Config {
@@ -386,11 +400,11 @@ mod tests {
     }
 
     #[test]
-    fn orders_end_what_is_new_at_once_and_let_the_rest_finish() {
+    fn orders_end_what_is_new_soon_and_let_the_rest_finish() {
         let watch = Watch::new(false);
         watch.speak(Protocol::Http1);
         watch.leave(End::Stopped);
-        assert_eq!(due(&watch), Some((0, End::Stopped)));
+        assert_eq!(due(&watch), Some((1, End::Stopped)), "half a second");
         watch.enter(Phase::Linger);
         assert_eq!(due(&watch), Some((2, End::Finished)), "a refusal is still read");
         let watch = Arc::new(Watch::new(false));

@@ -208,8 +208,8 @@ async fn a_short_answer_that_is_not_read_is_reset_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_that_goes_on_gets_everything() {
-    let door = Door::open(cleartext(Config { write_timeout: 2 * SHORT, ..patient() })).await;
-    // Room for one frame at a time, for twice as long in all as a part may wait.
+    let door = Door::open(cleartext(Config { write_timeout: 8 * SHORT, ..patient() })).await;
+    // Room for one frame of sixteen at a time, for longer in all than a part may wait.
     let mut raw = Raw::connect(&door, &[(4, 16_384)]).await;
     raw.write(WINDOW, 0, 0, &(1_u32 << 20).to_be_bytes()).await;
     raw.get(1, "/medium").await;
@@ -219,7 +219,7 @@ async fn a_slow_reader_that_goes_on_gets_everything() {
             let (stream, payload) = raw.next(DATA).await.expect("more of it");
             assert_eq!(stream, 1);
             total += payload.len();
-            tokio::time::sleep(SHORT / 4).await;
+            tokio::time::sleep(3 * SHORT / 5).await;
             raw.write(WINDOW, 0, 1, &16_384_u32.to_be_bytes()).await;
         }
     };
