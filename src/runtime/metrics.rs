@@ -73,6 +73,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".to_owned()), &STAGE_SECONDS)?
         .install_recorder()?;
     describe();
+    // Known before their first event, and where there is no Redis.
+    set_cache_breaker_open(false);
     for reason in ["full", "away", "too_large"] {
         record_cache_writes_dropped(reason, 0);
     }
