@@ -32,10 +32,12 @@ impl Index {
         let questions: Vec<&str> = searches.iter().map(|search| search.question.as_str()).collect();
         let hits: Vec<i64> = searches.iter().map(|search| search.hits).collect();
         let mut write = self.pools.write("save hot searches").await?;
-        // In one order everywhere: replicas that save at the same time must not wait for each other in a circle.
+        // A question is kept once for each set of documents that it was asked of; it is one row all the same. In one order everywhere: replicas that save at the same time must not wait for each other in a circle.
         sqlx::query(
             "insert into hot_searches (id, question, hits)
-             select * from unnest($1::bytea[], $2::jsonb[], $3::bigint[]) as hot (id, question, hits) order by id
+             select id, (array_agg(question))[1], sum(hits)::bigint
+             from unnest($1::bytea[], $2::jsonb[], $3::bigint[]) as hot (id, question, hits)
+             group by id order by id
              on conflict (id) do update set hits = excluded.hits, seen_at = now()",
         )
         .bind(ids)

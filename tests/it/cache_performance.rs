@@ -443,3 +443,17 @@ async fn an_unknown_id_is_remembered_for_a_second_and_no_longer() {
     }
     app.network().restore().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_was_asked_before_and_after_a_publish_is_saved_as_one() {
+    let app = with_guide(TestApp::builder()).await;
+    for version in ["2.0.0", "3.0.0"] {
+        for _ in 0..2 {
+            assert_eq!(app.get(SEARCH).await.status, StatusCode::OK);
+        }
+        app.ingest(&GUIDE, "guide", version).await;
+    }
+    app.search.save_hot().await.expect("saved");
+    let saved = app.index.hot_searches(10).await.expect("read");
+    assert_eq!(saved.iter().map(|hot| hot.hits).collect::<Vec<_>>(), [2], "{saved:?}");
+}
