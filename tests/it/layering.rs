@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 27] = [
+const HOMES: [(&str, &[&str]); 28] = [
     ("moka", &["cache/local.rs"]),
     ("axum", &["api/", "admin/", "runtime/listen.rs"]),
     ("hyper", &["runtime/listen.rs"]),
@@ -49,6 +49,7 @@ const HOMES: [(&str, &[&str]); 27] = [
     ("jemalloc_pprof", &["runtime/allocator.rs"]),
     ("pprof", &["runtime/cpu.rs"]),
     ("flate2", &["runtime/cpu.rs"]),
+    ("backtrace", &["runtime/cpu.rs", "runtime/allocator.rs"]),
     ("opentelemetry", &["runtime/telemetry/"]),
     ("opentelemetry_sdk", &["runtime/telemetry/"]),
     ("opentelemetry_otlp", &["runtime/telemetry/"]),
