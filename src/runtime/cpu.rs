@@ -12,7 +12,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use pprof::{ProfilerGuard, ProfilerGuardBuilder, Report, protos::Message};
+use pprof::{Frames, ProfilerGuard, ProfilerGuardBuilder, Report, protos::Message};
 use tokio::time::Instant;
 
 /// Samples for each second of processor time. Not 100: work that repeats with the clock would always, or never, be seen.
@@ -80,8 +80,11 @@ pub async fn record(duration: Duration, form: Form) -> Result<Vec<u8>, Error> {
     let (guard, turn) = blocking(move || Ok((start()?, turn))).await?;
     tokio::time::sleep(duration).await;
     blocking(move || {
-        let report = guard.report().build().map_err(failed)?;
+        let report = guard.report().frames_post_processor(with_files).build().map_err(failed);
         drop((guard, turn));
+        // What was read of the symbols is more than all else that the process has in memory.
+        backtrace::clear_symbol_cache();
+        let report = report?;
         match form {
             Form::Protobuf => protobuf(&report),
             Form::Flamegraph => flamegraph(&report),
@@ -102,6 +105,30 @@ fn failed(error: impl std::fmt::Display) -> Error {
     Error::Failed(error.to_string())
 }
 
+/// Functions that were inlined are known by their last name alone, as `poll` or `{closure#0}<…>`: they get their file in place of
+/// their types.
+fn with_files(frames: &mut Frames) {
+    for symbol in frames.frames.iter_mut().flatten() {
+        let name = symbol.name();
+        let last = name.split('<').next().unwrap_or_default();
+        // `<A as B>::c` and `a::b<c>` say where they are.
+        let alone = !last.is_empty() && !last.contains("::");
+        if let Some(path) = symbol.filename.as_deref().filter(|_| alone) {
+            symbol.name = Some(format!("{last} ({})", short(&path.to_string_lossy())).into_bytes());
+        }
+    }
+}
+
+/// `…/tokio-1.54.1/src/runtime/task.rs` as `tokio-1.54.1/runtime/task.rs`.
+fn short(path: &str) -> String {
+    let own = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(path).trim_start_matches(['.', '/']);
+    match (own.strip_prefix("src/"), own.rsplit_once("/src/")) {
+        (Some(file), _) => format!("doc_server/{file}"),
+        (None, Some((folder, file))) => format!("{}/{file}", folder.rsplit('/').next().unwrap_or_default()),
+        (None, None) => own.to_owned(),
+    }
+}
+
 fn protobuf(report: &Report) -> Result<Vec<u8>, Error> {
     let profile = report.pprof().map_err(failed)?.encode_to_vec();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
@@ -120,4 +147,23 @@ fn flamegraph(report: &Report) -> Result<Vec<u8>, Error> {
             .to_vec();
     }
     Ok(svg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_named_by_its_crate() {
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/src/search/mod.rs");
+        for (path, told) in [
+            (own, "doc_server/search/mod.rs"),
+            ("src/search/mod.rs", "doc_server/search/mod.rs"),
+            ("/home/x/.cargo/registry/src/index/tokio-1.54.1/src/runtime/task.rs", "tokio-1.54.1/runtime/task.rs"),
+            ("/rustc/0123/library/core/src/ops/function.rs", "core/ops/function.rs"),
+            ("a.c", "a.c"),
+        ] {
+            assert_eq!(short(path), told);
+        }
+    }
 }

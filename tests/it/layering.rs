@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 31] = [
+const HOMES: [(&str, &[&str]); 32] = [
     ("moka", &["cache/local.rs"]),
     ("axum", &["api/", "admin/", "runtime/listen/"]),
     ("hyper", &["runtime/listen/"]),
@@ -53,6 +53,7 @@ const HOMES: [(&str, &[&str]); 31] = [
     ("jemalloc_pprof", &["runtime/allocator.rs"]),
     ("pprof", &["runtime/cpu.rs"]),
     ("flate2", &["runtime/cpu.rs", "api/coding.rs"]),
+    ("backtrace", &["runtime/cpu.rs", "runtime/allocator.rs"]),
     ("opentelemetry", &["runtime/telemetry/"]),
     ("opentelemetry_sdk", &["runtime/telemetry/"]),
     ("opentelemetry_otlp", &["runtime/telemetry/"]),
