@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::watch::Watch;
+use super::watch::{End, Watch};
 
 /// One connection's socket.
 #[derive(Debug)]
@@ -36,6 +36,16 @@ impl Watched {
 
     fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.watch.wrote(result.is_ready());
+        self.noted(result)
+    }
+
+    /// The system gave up what it held for the caller: the connection would seem to end in order.
+    fn noted<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &result
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            self.watch.go(End::SlowReader);
+        }
         result
     }
 }
@@ -48,7 +58,8 @@ impl AsyncRead for Watched {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        ready!(self.noted(result))?;
         if buffer.filled().len() > before {
             self.watch.received();
         }
