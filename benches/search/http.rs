@@ -80,7 +80,7 @@ pub async fn serve(app: &App, search: Search, lifecycle: &Lifecycle) -> Result<S
         deadline: Duration::from_secs(30),
         limits: api::rate_limit::Limits::new(api::rate_limit::Config::default(), None),
     };
-    let serving = listen::serve_task(listener, api::router(state), listen::Config::default(), lifecycle.clone());
+    let serving = listen::serve_task(listener, api::front(state), listen::Config::default(), lifecycle.clone());
     lifecycle.spawn("bench", serving);
     Ok(address)
 }

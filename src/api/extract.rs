@@ -30,6 +30,11 @@ pub struct Fields {
 }
 
 impl Fields {
+    fn new(values: Map<String, Value>, from_query: bool) -> Self {
+        // As many as a search takes.
+        Self { values, from_query, known: Vec::with_capacity(20), errors: Vec::new() }
+    }
+
     /// Reads a query string. A name that comes twice holds a list.
     ///
     /// # Errors
@@ -45,7 +50,7 @@ impl Fields {
                 Some(first) => *first = Value::Array(vec![first.take(), value]),
             }
         }
-        Ok(Self { values, from_query: true, known: Vec::new(), errors: Vec::new() })
+        Ok(Self::new(values, true))
     }
 
     /// Reads a JSON object from a body of at most `max_bytes`.
@@ -62,7 +67,7 @@ impl Fields {
         let bytes = read_body(request.into_body(), max_bytes).await?;
         let malformed = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "malformed_json", detail);
         match serde_json::from_slice(&bytes) {
-            Ok(Object(values)) => Ok(Self { values, from_query: false, known: Vec::new(), errors: Vec::new() }),
+            Ok(Object(values)) => Ok(Self::new(values, false)),
             Err(error) if error.is_data() => Err(malformed(format!("the body must be a JSON object: {error}"))),
             Err(error) => Err(malformed(format!("the body is not valid JSON: {error}"))),
         }

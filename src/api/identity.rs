@@ -110,7 +110,7 @@ impl Access {
     }
 
     /// Who asks, if that can be said at once; none when the catalog must be read first.
-    fn at_once(&self, policy: &Policy, headers: &HeaderMap) -> Option<Result<Identity, Problem>> {
+    pub(super) fn at_once(&self, policy: &Policy, headers: &HeaderMap) -> Option<Result<Identity, Problem>> {
         let Needs::Scope(scope) = policy.needs else { return Some(Ok(Identity::without_key(self.without_key))) };
         let Ok(secret) = credential::secret(headers) else { return Some(Err(ambiguous())) };
         match (secret, self.open) {

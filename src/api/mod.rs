@@ -43,7 +43,15 @@ use self::{
     identity::{Access, Identify},
     rate_limit::Limits,
 };
-use crate::{health::Health, index::Index, runtime::lifecycle::Leaving, search::Search};
+use crate::{
+    health::Health,
+    index::Index,
+    runtime::{
+        lifecycle::Leaving,
+        listen::{Front, Head},
+    },
+    search::Search,
+};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -125,8 +133,19 @@ pub fn openapi() -> openapi::OpenApi {
     described_routes().1
 }
 
-/// The public router.
-pub fn router(state: State) -> Router {
+/// What answers at the public door: searches that lie ready at once, all else through the router.
+#[must_use]
+pub fn front(state: State) -> Front {
+    let state = Arc::new(state);
+    let front = Front::new(router(Arc::clone(&state)));
+    // Its layer adds to every answer.
+    if shape::cors(&state.cors_origins).is_some() {
+        return front;
+    }
+    front.with_at_once(Arc::new(move |head: &Head<'_>| search::at_once(&state, head)))
+}
+
+fn router(state: Arc<State>) -> Router {
     let cors = shape::cors(&state.cors_origins);
     let (identify, limits) = (Identify::new(state.access.clone()), state.limits.clone());
     all_routes()
@@ -136,7 +155,7 @@ pub fn router(state: State) -> Router {
         // In one call, since each call costs every request a box.
         .layer((CatchPanicLayer::custom(answer_panic), option_layer(cors), identify, limits))
         .layer(middleware::from_fn_with_state(state.leaving.clone(), observe::observe))
-        .with_state(Arc::new(state))
+        .with_state(state)
 }
 
 /// Gives a request up when its time is over. The connections it held are checked, and closed where they are dead.

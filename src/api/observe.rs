@@ -8,10 +8,10 @@ use std::time::Instant;
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State as Shared},
-    http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version, header},
     middleware::Next,
 };
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::{rate_limit, respond::Problem};
 use crate::runtime::{lifecycle::Leaving, metrics, telemetry};
@@ -23,39 +23,67 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// Wraps the whole router.
 pub async fn observe(Shared(leaving): Shared<Leaving>, request: Request, next: Next) -> Response<Body> {
-    let started = Instant::now();
-    let in_flight = metrics::InFlight::start();
-    let id = request_id(request.headers());
-    let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let name = id.to_str().unwrap_or_default();
-    let span = tracing::info_span!(
-        "request", request_id = name, %method, route,
-        trace_id = tracing::field::Empty, otel.kind = tracing::field::Empty
-    );
-    telemetry::adopt(&span, |name| request.headers().get(name)?.to_str().ok());
-    let version = request.version();
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let began = Began { at: Instant::now(), version: request.version() };
+    let observed = Observed::new(route, request.method(), request.headers(), began);
+    let mut response = next.run(request).instrument(observed.span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let mut refused = problem.write(name);
+        let mut refused = problem.write(observed.id.to_str().unwrap_or_default());
         rate_limit::keep_headers(&mut response, &mut refused);
         response = refused;
     }
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id.clone());
-    // A browser takes the content type at its word.
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // Only HTTP/1 needs to be told: HTTP/2 has a frame for it, which the accept loop sends.
-    if leaving.is_leaving() && version <= Version::HTTP_11 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    let (status, elapsed) = (response.status().as_u16(), started.elapsed());
-    metrics::record_http_request(route, method.as_str(), status, elapsed);
-    tracing::info!(parent: &span, status, elapsed_ms = elapsed.as_secs_f64() * 1_000.0, "answered");
-    telemetry::finish(&span, status);
-    drop(in_flight);
+    observed.finish(&mut response, &leaving);
     response
+}
+
+/// When a request came, and by which protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    /// When its head was complete.
+    pub at: Instant,
+    /// The protocol.
+    pub version: Version,
+}
+
+/// One request, from its head to its answer.
+pub struct Observed<'a> {
+    route: &'a str,
+    method: Method,
+    began: Began,
+    id: HeaderValue,
+    span: Span,
+    _in_flight: metrics::InFlight,
+}
+
+impl<'a> Observed<'a> {
+    /// `route` is the matched path.
+    pub fn new(route: &'a str, method: &Method, headers: &HeaderMap, began: Began) -> Self {
+        let (id, method) = (request_id(headers), method.clone());
+        let span = tracing::info_span!(
+            "request", request_id = id.to_str().unwrap_or_default(), %method, route,
+            trace_id = tracing::field::Empty, otel.kind = tracing::field::Empty
+        );
+        telemetry::adopt(&span, |name| headers.get(name)?.to_str().ok());
+        Self { route, method, began, id, span, _in_flight: metrics::InFlight::start() }
+    }
+
+    /// Puts on the answer what every answer has, and records it.
+    pub fn finish<B>(self, response: &mut Response<B>, leaving: &Leaving) {
+        let Self { route, method, began, id, span, _in_flight } = self;
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, id);
+        // A browser takes the content type at its word.
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // Only HTTP/1 needs to be told: HTTP/2 has a frame for it, which the accept loop sends.
+        if leaving.is_leaving() && began.version <= Version::HTTP_11 {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let (status, elapsed) = (response.status().as_u16(), began.at.elapsed());
+        metrics::record_http_request(route, method.as_str(), status, elapsed);
+        tracing::info!(parent: &span, status, elapsed_ms = elapsed.as_secs_f64() * 1_000.0, "answered");
+        telemetry::finish(&span, status);
+    }
 }
 
 /// The caller's id when it is short and plain, else a new one.
@@ -69,7 +97,10 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 /// 32 hexadecimal digits.
 fn new_request_id() -> HeaderValue {
-    let mut number = fastrand::u128(..).to_le_bytes().into_iter().flat_map(|byte| [byte & 15, byte >> 4]);
-    let digits: [u8; 32] = std::array::from_fn(|_| b"0123456789abcdef"[usize::from(number.next().unwrap_or_default())]);
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(fastrand::u128(..).to_le_bytes()) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte & 15)], DIGITS[usize::from(byte >> 4)]]);
+    }
     HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }

@@ -15,10 +15,14 @@ use crate::{
     error::Error,
     index::{self, keys::Scope},
     runtime::metrics,
+    search::Key,
 };
 
 /// Where an answer came from.
 pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// The content type of answers.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// How long a caller should wait when the database or the model is busy or away: about what a restart takes.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -255,7 +259,7 @@ impl From<index::Error> for Problem {
 /// `200 OK` with JSON that is written already.
 pub fn json_bytes(body: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
 }
 
@@ -268,11 +272,15 @@ pub fn json(value: &impl Serialize) -> Result<Response<Body>, Problem> {
     Ok(json_bytes(body.into()))
 }
 
-/// Whether `If-None-Match` names `tag` (without its quotes): in a list, weak or strong, or as `*`.
-pub fn has_tag(headers: &HeaderMap, tag: &str) -> bool {
+/// Whether `If-None-Match` names the answer of `key`: in a list, weak or strong, or as `*`.
+pub fn has_tag(headers: &HeaderMap, key: &Key) -> bool {
+    if !headers.contains_key(header::IF_NONE_MATCH) {
+        return false;
+    }
+    let tag = key.name();
     headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-        list.split(',')
-            .map(str::trim)
-            .any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item).trim_matches('"') == tag)
+        list.split(',').map(str::trim).any(|item| {
+            item == "*" || item.strip_prefix("W/").unwrap_or(item).trim_matches('"').as_bytes() == tag.as_slice()
+        })
     })
 }

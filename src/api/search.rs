@@ -1,12 +1,17 @@
 //! `GET` and `POST /api/search`: parameters to a [`Query`], the answer's bytes with timings in a header.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
     extract::{RawQuery, Request, State as Shared},
-    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header},
 };
+use bytes::Bytes;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -14,6 +19,8 @@ use super::{
     State, coding,
     extract::{Fields, refuse_parameters},
     identity::Identity,
+    observe::{Began, Observed},
+    policy,
     respond::{self, Problem},
     shed,
 };
@@ -21,8 +28,8 @@ use crate::{
     answer::Answer,
     index::{Selection, View},
     query::{Caching, Content, Cursor, Fusion, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query, Ranking},
-    runtime::shed::Class,
-    search::{Coding, Key, Manner, Served, Timings},
+    runtime::{listen::Head, shed::Class, telemetry},
+    search::{Coding, Key, Manner, Outcome, Served, Timings},
 };
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -128,8 +135,7 @@ pub async fn search_documents(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    let conditional = headers.contains_key(header::IF_NONE_MATCH);
-    let has = |key: &Key| conditional && respond::has_tag(&headers, &key.to_string());
+    let has = |key: &Key| respond::has_tag(&headers, key);
     let caller = Caller { identity: &identity, class: shed::class_of(&headers), coding: coding::accepted(&headers) };
     answer(&state, Fields::from_query(query.as_deref())?, caller, has).await
 }
@@ -183,11 +189,46 @@ async fn answer(
         None => searching.await?,
         Some(timeout) => tokio::time::timeout(timeout, searching).await.map_err(|_| Problem::deadline())??,
     };
-    let (body, coding) = coding::coded(&outcome.body, caller.coding);
-    let mut response = respond::json_bytes(body);
+    Ok(response_of(&outcome, caller.coding).map(Body::from))
+}
+
+/// The route that [`at_once`] answers.
+const ROUTE: &str = "/api/search";
+
+/// A search whose answer lies ready in this process, as the layers and [`search_documents`] would answer it: all else, failures too, is
+/// theirs.
+pub(super) fn at_once(state: &State, head: &Head<'_>) -> Option<Response<Bytes>> {
+    // Requests that are traced show each layer and stage.
+    if head.method != Method::GET || head.uri.path() != ROUTE || telemetry::is_exporting() {
+        return None;
+    }
+    let began = Began { at: Instant::now(), version: head.version };
+    let identity = state.access.at_once(policy::of(head.method, ROUTE)?, head.headers)?.ok()?;
+    let fields = Fields::from_query(head.uri.query()).ok()?;
+    let asked = query_from(fields, identity.view()).ok()?;
+    if asked.caching != Caching::Use {
+        return None;
+    }
+    let ready = state.search.ready(&asked.query)?;
+    let counted = state.limits.count_at_once(&identity, head)?;
+    let observed = Observed::new(ROUTE, head.method, head.headers, began);
+    let outcome = state.search.take(ready, |key| respond::has_tag(head.headers, key), began.at);
+    let mut response = response_of(&outcome, coding::accepted(head.headers));
+    counted.show(&mut response);
+    observed.finish(&mut response, &state.leaving);
+    Some(response)
+}
+
+fn response_of(outcome: &Outcome, accepted: Option<Coding>) -> Response<Bytes> {
+    let (body, coding) = coding::coded(&outcome.body, accepted);
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    // Those below, and those of the layers.
+    headers.reserve(12);
     if outcome.unchanged {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response.headers_mut().remove(header::CONTENT_TYPE);
+    } else {
+        headers.insert(header::CONTENT_TYPE, respond::JSON);
     }
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
@@ -202,7 +243,7 @@ async fn answer(
         headers.insert(header::ETAG, tag);
     }
     headers.insert(SERVER_TIMING, server_timing(outcome.timings.as_ref(), outcome.total));
-    Ok(response)
+    response
 }
 
 /// A weak entity tag: answers of one key are worth the same, but an approximate search may be made again a little

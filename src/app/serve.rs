@@ -121,7 +121,7 @@ async fn serve(settings: &Settings, flags: &ServeFlags, doors: Doors, signals: &
     if let Some(certificates) = &front.tls {
         lifecycle.spawn("certificate", Arc::clone(certificates).watch_task(lifecycle.stopping()));
     }
-    lifecycle.spawn("api", listen::serve_task(public, api::router(state), front, lifecycle.clone()));
+    lifecycle.spawn("api", listen::serve_task(public, api::front(state), front, lifecycle.clone()));
     open_inside(
         &opened,
         health,

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use self::shared::{Lookup, Name, Shared, Stored};
 pub use self::{
-    key::{Key, Parts, Sink},
+    key::{Key, Parts},
     lease::Turn,
     local::{Held, Lifetime, Local},
     shared::Kind,
@@ -95,7 +95,7 @@ impl<V: Value> Tiers<V> {
         held
     }
 
-    /// As [`Tiers::look`], uncounted and fresh only: for whoever has looked already and waited since.
+    /// As [`Tiers::look`], uncounted and fresh only: for whoever has looked already and waited since, or may leave it to another to look.
     #[must_use]
     pub fn look_again(&self, key: &Key) -> Option<Arc<Held<V>>> {
         self.local.get(key).filter(|held| held.is_fresh())
@@ -160,6 +160,11 @@ impl<V: Value> Tiers<V> {
     #[must_use]
     pub fn is_due(&self, held: &Held<V>) -> bool {
         held.is_due(self.lifetime.ttl)
+    }
+
+    /// Counts a value of [`Tiers::look_again`] that was used after all.
+    pub fn record_hit(&self) {
+        metrics::record_cache(self.kind.as_str(), "l1", CacheOutcome::Hit);
     }
 
     /// Counts a request that asked not to be answered from here.

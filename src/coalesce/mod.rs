@@ -16,6 +16,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use scopeguard::ScopeGuard;
 use sync::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -131,25 +132,70 @@ where
     where
         W: Future<Output = V> + Send + 'static,
     {
-        let (role, mut waiter) = match self.board(&key) {
-            Boarded::Follower(waiter) => (Role::Follower, waiter),
+        self.join_after(key, std::future::ready(Err(())), |_| work()).await
+    }
+
+    /// The same for work that may be over sooner than a task is started: the caller that starts the flight does `first` itself.
+    /// `Ok` of it is everybody's answer. `Err` of it goes to `work`, which nobody has begun where there is none: the caller left
+    /// while it did `first`, and others wait.
+    ///
+    /// # Errors
+    /// As [`Flights::join`].
+    ///
+    /// # Cancel safety
+    /// As [`Flights::join`]; `first` must be safe to be dropped.
+    pub async fn join_after<T, F, W>(
+        &self,
+        key: K,
+        first: impl Future<Output = Result<V, T>>,
+        work: F,
+    ) -> (Role, Result<V, Error>)
+    where
+        F: FnOnce(Option<T>) -> W,
+        W: Future<Output = V> + Send + 'static,
+    {
+        let (place, landing) = match self.board(&key) {
+            Boarded::Follower(mut waiter) => {
+                metrics::record_coalesced(self.air.kind, false);
+                let span = tracing::debug_span!("coalesce", cache = self.air.kind, role = "follower");
+                return (Role::Follower, waiter.wait().instrument(span).await);
+            }
             Boarded::Full => {
                 metrics::record_shed("flights", 1);
                 return (Role::Leader, Err(Error::Full { max: self.air.max }));
             }
-            Boarded::Leader(waiter, landing) => {
-                // The flight is a part of the request that started it, also when that one leaves.
-                let span = tracing::debug_span!("coalesce", cache = self.air.kind, role = "leader").or_current();
-                (self.air.spawn)(Box::pin(fly(landing, work()).instrument(span)));
-                (Role::Leader, waiter)
+            Boarded::Leader(waiter, landing) => (waiter, landing),
+        };
+        metrics::record_coalesced(self.air.kind, true);
+        // The flight is a part of the request that started it, also when that one leaves.
+        let span = tracing::debug_span!("coalesce", cache = self.air.kind, role = "leader").or_current();
+        // Whoever leaves amid its part leaves the rest to a task, if others wait.
+        let left = |(landing, work): (Landing<K, V>, F)| self.start(landing, &span, || work(None));
+        let rest = scopeguard::guard((landing, work), left);
+        // Made after the guard, so it goes before it: the last one to leave starts nothing.
+        let mut waiter = place;
+        let done = first.instrument(span.clone()).await;
+        let (landing, work) = ScopeGuard::into_inner(rest);
+        match done {
+            Ok(answer) => {
+                landing.land(Ok(answer.clone()));
+                (Role::Leader, Ok(answer))
             }
-        };
-        metrics::record_coalesced(self.air.kind, role == Role::Leader);
-        let span = match role {
-            Role::Leader => Span::none(),
-            Role::Follower => tracing::debug_span!("coalesce", cache = self.air.kind, role = "follower"),
-        };
-        (role, waiter.wait().instrument(span).await)
+            Err(found) => {
+                self.start(landing, &span, || work(Some(found)));
+                (Role::Leader, waiter.wait().await)
+            }
+        }
+    }
+
+    /// Makes the flight a task, unless nobody waits for it any more.
+    fn start<W>(&self, landing: Landing<K, V>, span: &Span, work: impl FnOnce() -> W)
+    where
+        W: Future<Output = V> + Send + 'static,
+    {
+        if !landing.cancel.is_cancelled() {
+            (self.air.spawn)(Box::pin(fly(landing, work()).instrument(span.clone())));
+        }
     }
 
     /// How many are under way.

@@ -92,6 +92,68 @@ fn a_caller_that_leaves_at_any_point_takes_nothing_from_the_others() {
     );
 }
 
+/// A caller that looks for the answer itself before the flight becomes a task.
+fn look_first(
+    flights: &Flights<u64, u64>,
+    found: bool,
+    (looks, ran): (&Arc<AtomicUsize>, &Arc<AtomicUsize>),
+) -> impl Future<Output = u64> + Send + 'static {
+    let (flights, looks, ran) = (flights.clone(), Arc::clone(looks), Arc::clone(ran));
+    async move {
+        let first = async {
+            looks.fetch_add(1, Ordering::SeqCst);
+            future::yield_now().await;
+            if found { Ok(7) } else { Err("nowhere") }
+        };
+        let work = |missing: Option<&'static str>| async move {
+            assert!(missing.is_none_or(|missing| missing == "nowhere"));
+            future::yield_now().await;
+            ran.fetch_add(1, Ordering::SeqCst);
+            7
+        };
+        flights.join_after(1, first, work).await.1.unwrap()
+    }
+}
+
+#[test]
+fn what_the_first_caller_finds_itself_is_everybodys_and_starts_no_task() {
+    check_random(
+        || {
+            let (flights, looks, ran) = (flights(4), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let callers: Vec<_> = (0..3).map(|_| future::spawn(look_first(&flights, true, (&looks, &ran)))).collect();
+            future::block_on(async {
+                for caller in callers {
+                    assert_eq!(caller.await.unwrap(), 7);
+                }
+            });
+            assert_eq!(ran.load(Ordering::SeqCst), 0);
+            assert!((1..=3).contains(&looks.load(Ordering::SeqCst)), "one for each flight");
+            assert_eq!(flights.in_flight(), 0);
+        },
+        SCHEDULES,
+    );
+}
+
+#[test]
+fn a_first_caller_that_leaves_while_it_looks_leaves_the_work_to_a_task() {
+    check_random(
+        || {
+            let (flights, looks, ran) = (flights(4), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let leaver = future::spawn(look_first(&flights, false, (&looks, &ran)));
+            let stayers = [(); 2].map(|()| future::spawn(look_first(&flights, false, (&looks, &ran))));
+            future::block_on(async {
+                leaver.abort();
+                for stayer in stayers {
+                    assert_eq!(stayer.await.unwrap(), 7, "whoever stays is answered");
+                }
+                drop(leaver.await);
+            });
+            assert_eq!(flights.in_flight(), 0);
+        },
+        SCHEDULES,
+    );
+}
+
 #[test]
 fn when_everybody_leaves_the_work_is_cancelled_and_the_key_is_free() {
     check_random(

@@ -7,7 +7,7 @@
 use std::{cell::RefCell, collections::HashMap, convert::Infallible, time::Duration};
 
 use metrics::{
-    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
@@ -185,6 +185,9 @@ struct RouteSeries {
 thread_local! {
     /// Each thread has its own, so that none waits for another. As many entries as there are series.
     static HTTP_SERIES: RefCell<HashMap<Box<str>, RouteSeries>> = RefCell::default();
+    static IN_FLIGHT: Gauge = gauge!(HTTP_IN_FLIGHT);
+    /// By cache, layer and outcome: a handful.
+    static CACHE_SERIES: RefCell<Vec<([&'static str; 3], Counter)>> = RefCell::default();
 }
 
 /// Counts one request as in flight until dropped, also when its handler panics or its caller leaves.
@@ -195,14 +198,14 @@ impl InFlight {
     /// Starts counting.
     #[must_use]
     pub fn start() -> Self {
-        gauge!(HTTP_IN_FLIGHT).increment(1.0);
+        IN_FLIGHT.with(|gauge| gauge.increment(1.0));
         Self(())
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        gauge!(HTTP_IN_FLIGHT).decrement(1.0);
+        IN_FLIGHT.with(|gauge| gauge.decrement(1.0));
     }
 }
 
@@ -235,7 +238,16 @@ impl CacheOutcome {
 
 /// One lookup in the cache of `kind` (`results`, `vectors`) at `layer` (`l1`, `l2`).
 pub fn record_cache(kind: &'static str, layer: &'static str, outcome: CacheOutcome) {
-    counter!(CACHE_REQUESTS, "cache" => kind, "layer" => layer, "outcome" => outcome.label()).increment(1);
+    let labels = [kind, layer, outcome.label()];
+    CACHE_SERIES.with_borrow_mut(|known| {
+        if let Some((_, count)) = known.iter().find(|(of, _)| *of == labels) {
+            count.increment(1);
+            return;
+        }
+        let count = counter!(CACHE_REQUESTS, "cache" => kind, "layer" => layer, "outcome" => outcome.label());
+        count.increment(1);
+        known.push((labels, count));
+    });
 }
 
 /// What the cache of `kind` keeps in this process.

@@ -65,8 +65,8 @@ impl Absent {
 
 /// What is not there for one caller may be for another.
 fn key(kind: &str, id: i64, view: &View) -> Key {
-    let allowed = |parts: Parts<_>, patterns: &[String]| {
-        parts.list(patterns.iter(), |parts: Parts<_>, pattern: &String| parts.text(pattern))
+    let allowed = |parts: Parts, patterns: &[String]| {
+        parts.list(patterns.iter(), |parts: Parts, pattern: &String| parts.text(pattern))
     };
     Key::parts().text(kind).number(id).maybe(view.patterns(), allowed).key()
 }

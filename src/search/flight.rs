@@ -98,47 +98,78 @@ impl Flown {
     }
 }
 
+/// What a flight is for.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub key: Key,
+    pub question: Arc<Query>,
+    pub resolved: Arc<Resolved>,
+    pub manner: Manner,
+}
+
+impl Wanted {
+    fn answered(&self, body: Bytes) -> Answered {
+        Answered { body: body.into(), question: Arc::clone(&self.question) }
+    }
+}
+
+/// Why an answer has to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// Nobody has it, or the caller wants it made anew.
+    Everywhere,
+    /// This process has not, and the shared tier has just failed.
+    Here,
+}
+
 impl Path {
-    /// Looks once more here and among all replicas, then makes the answer and keeps it.
-    pub(super) async fn fly(
-        self: Arc<Self>,
-        key: Key,
-        question: Arc<Query>,
-        resolved: Arc<Resolved>,
-        manner: Manner,
-    ) -> Result<Flown, Error> {
-        if manner.caching == Caching::Refresh {
-            return self.make(key, question, &resolved, (manner, true)).await;
+    /// Looks once more here, and among all replicas.
+    pub(super) async fn find(&self, wanted: &Wanted) -> Result<Flown, Missing> {
+        if wanted.manner.caching == Caching::Refresh {
+            return Err(Missing::Everywhere);
         }
         // Whoever looked before this flight began may have missed what the last one kept.
-        if let Some(held) = self.results.look_again(&key) {
+        if let Some(held) = self.results.look_again(&wanted.key) {
             return Ok(Flown::kept(&held, Source::Local));
         }
-        let decode = |body: Bytes| Some(Answered { body: body.into(), question: Arc::clone(&question) });
-        let (token, shared_answers) = match self.results.fetch(&key, decode).await {
-            Ok(Some(held)) => return Ok(Flown::kept(&held, Source::Shared)),
-            Ok(None) => match self.results.turn(&key, decode).await {
-                Turn::Theirs(held) => return Ok(Flown::kept(&held, Source::Shared)),
-                Turn::Ours(token) => (token, true),
+        match self.results.fetch(&wanted.key, |body| Some(wanted.answered(body))).await {
+            Ok(Some(held)) => Ok(Flown::kept(&held, Source::Shared)),
+            Ok(None) => Err(Missing::Everywhere),
+            Err(Away) => Err(Missing::Here),
+        }
+    }
+
+    /// Makes the answer and keeps it, once it is this replica's turn. `missing` is what [`Path::find`] said, where it was asked.
+    pub(super) async fn fly(self: Arc<Self>, wanted: Wanted, missing: Option<Missing>) -> Result<Flown, Error> {
+        let missing = match missing {
+            Some(missing) => missing,
+            None => match self.find(&wanted).await {
+                Ok(flown) => return Ok(flown),
+                Err(missing) => missing,
             },
-            Err(Away) => (None, false),
         };
-        let made = self.make(key, Arc::clone(&question), &resolved, (manner, shared_answers)).await;
-        self.results.done(token);
-        made
+        if wanted.manner.caching == Caching::Refresh {
+            return self.make(&wanted, true).await;
+        }
+        if missing == Missing::Here {
+            return self.make(&wanted, false).await;
+        }
+        match self.results.turn(&wanted.key, |body| Some(wanted.answered(body))).await {
+            Turn::Theirs(held) => Ok(Flown::kept(&held, Source::Shared)),
+            Turn::Ours(token) => {
+                let made = self.make(&wanted, true).await;
+                self.results.done(token);
+                made
+            }
+        }
     }
 
     /// Makes the answer, and keeps it when nothing is missing from it.
-    async fn make(
-        &self,
-        key: Key,
-        question: Arc<Query>,
-        resolved: &Resolved,
-        how: (Manner, bool),
-    ) -> Result<Flown, Error> {
-        let flown = self.compute(&question, resolved, how).await?;
+    async fn make(&self, wanted: &Wanted, shared_answers: bool) -> Result<Flown, Error> {
+        let Wanted { key, question, resolved, manner } = wanted;
+        let flown = self.compute(question, resolved, (*manner, shared_answers)).await?;
         if flown.complete {
-            self.results.keep(key, Answered { body: flown.body.clone(), question });
+            self.results.keep(*key, Answered { body: flown.body.clone(), question: Arc::clone(question) });
         }
         Ok(flown)
     }

@@ -1,7 +1,7 @@
 //! What an answer is kept under: everything that its body depends on, and nothing else.
 
 use crate::{
-    cache::{Key, Parts, Sink},
+    cache::{Key, Parts},
     index::Resolved,
     query::{Content, Fusion, Mode, Query},
 };
@@ -31,7 +31,7 @@ pub(super) fn of_vector(model: &str, text: &str) -> Key {
     Key::parts().text("vector").text(model).text(text).key()
 }
 
-fn parts_of_answer<S: Sink>(parts: Parts<S>, profile: &Profile, query: &Query, documents: &[u8; 32]) -> Parts<S> {
+fn parts_of_answer(parts: Parts, profile: &Profile, query: &Query, documents: &[u8; 32]) -> Parts {
     let parts = parts
         .text("answer")
         .flag(ANSWER_VERSION)
@@ -60,7 +60,7 @@ fn parts_of_answer<S: Sink>(parts: Parts<S>, profile: &Profile, query: &Query, d
         // Whoever may see other documents has another fingerprint of them.
         view: _,
     } = query;
-    let threshold = |parts: Parts<S>, number: f32| parts.number(number.to_bits());
+    let threshold = |parts: Parts, number: f32| parts.number(number.to_bits());
     let parts = parts
         .text(text)
         .number(i64::try_from(*match_count).unwrap_or(i64::MAX))
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn bytes(profile: &Profile, query: &Query, documents: [u8; 32]) -> Vec<u8> {
-        parts_of_answer(Parts::<Vec<u8>>::default(), profile, query, &documents).into_inner()
+        parts_of_answer(Parts::default(), profile, query, &documents).into_inner()
     }
 
     fn injective(one: &(Query, String, [u8; 32]), other: &(Query, String, [u8; 32])) -> Result<(), TestCaseError> {

@@ -23,6 +23,7 @@ mod flight;
 mod key;
 mod legs;
 mod query_vectors;
+mod ready;
 mod warm;
 
 use std::{
@@ -37,13 +38,14 @@ pub use self::{
     body::{Body, Coding},
     caches::{Caches, Cleared},
     explain::Explanation,
+    ready::Ready,
     warm::{upkeep_task, warm_task},
 };
 pub use crate::cache::{Key, shared::Shared};
 
 use self::{
     absent::Absent,
-    flight::{Answered, Flown},
+    flight::{Answered, Flown, Wanted},
     key::Profile,
     legs::{Ask, Stages},
 };
@@ -278,9 +280,10 @@ impl Search {
             self.refresh_ahead(held, key, &resolved);
             return Ok(from_kept(held, key, Served::Local, started));
         }
-        let (question, flying) = (Arc::new(query), Arc::clone(path));
-        let (role, flown) =
-            path.flights.join(flight_of(&key, manner), || flying.fly(key, question, resolved, manner)).await;
+        let wanted = Wanted { key, question: Arc::new(query), resolved, manner };
+        let first = async { path.find(&wanted).await.map(Ok) };
+        let work = |missing| Arc::clone(path).fly(wanted.clone(), missing);
+        let (role, flown) = path.flights.join_after(flight_of(&key, manner), first, work).await;
         match (flown.map_err(Error::from).and_then(|flown| flown), kept) {
             // A whole answer of the same documents is better than one that misses a part.
             (Ok(flown), Some(held)) if !flown.complete => Ok(from_kept(&held, key, Served::Stale, started)),
@@ -347,7 +350,8 @@ impl Search {
             let flown = Arc::clone(&path);
             // Nobody waits for it: while too much is asked, it is left until somebody does.
             let manner = Manner { caching: Caching::Refresh, class: Class::Batch };
-            let flying = path.flights.join(flight_of(&key, manner), || flown.fly(key, question, resolved, manner));
+            let wanted = Wanted { key, question, resolved, manner };
+            let flying = path.flights.join(flight_of(&key, manner), || flown.fly(wanted, None));
             match tokio::time::timeout(REFRESH_WITHIN, flying).await {
                 Ok((_, Ok(Err(error)))) => tracing::warn!(%error, "a hot answer could not be made anew before its end"),
                 Ok(_) => {}
@@ -406,9 +410,8 @@ impl Path {
     /// What the answer is kept under; none while it is not known which model would make it.
     async fn key(&self, query: &Query, resolved: &Resolved) -> Option<Key> {
         let Config { ef_search, ivfflat_probes, embed_timeout, .. } = self.config;
-        if query.mode == Mode::Keyword {
-            let words = Profile { model: String::new(), ef_search, ivfflat_probes };
-            return Some(key::of_answer(&words, query, resolved));
+        if let Some(key) = self.known_key(query, resolved) {
+            return Some(key);
         }
         let read = || async {
             let model = self.stages.embedder.identity().await?.to_string();
@@ -416,6 +419,18 @@ impl Path {
         };
         let profile = tokio::time::timeout(embed_timeout, self.profile.get_or_try_init(read)).await.ok()?.ok()?;
         Some(key::of_answer(profile, query, resolved))
+    }
+}
+
+impl Path {
+    /// The same where nothing has to be asked for it.
+    fn known_key(&self, query: &Query, resolved: &Resolved) -> Option<Key> {
+        if query.mode == Mode::Keyword {
+            let Config { ef_search, ivfflat_probes, .. } = self.config;
+            let words = Profile { model: String::new(), ef_search, ivfflat_probes };
+            return Some(key::of_answer(&words, query, resolved));
+        }
+        self.profile.get().map(|profile| key::of_answer(profile, query, resolved))
     }
 }
 

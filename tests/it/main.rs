@@ -4,6 +4,7 @@
 //! a difference, and when it is meant, run with `INSTA_UPDATE=always`, read what changed, and commit it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod at_once;
 mod bad_input;
 mod cache_faults;
 mod cache_performance;

@@ -22,7 +22,7 @@ use std::{
 use axum::{
     body::Body,
     extract::{ConnectInfo, Request},
-    http::{HeaderName, HeaderValue, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, Response},
     response::IntoResponse,
 };
 use futures::future::{BoxFuture, Either};
@@ -35,7 +35,10 @@ use self::{
     shared::Counts,
 };
 use super::{identity::Identity, respond::Problem};
-use crate::{runtime::metrics, search::Shared};
+use crate::{
+    runtime::{listen::Head, metrics},
+    search::Shared,
+};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -115,18 +118,29 @@ impl Limits {
         Self(Arc::new(Inner { config, local: Local::default(), counts: redis.map(Counts::new) }))
     }
 
+    /// Counts a search without waiting: none where all replicas count together, or when it is one too many, which is to be said by
+    /// the layer.
+    pub(super) fn count_at_once(&self, identity: &Identity, head: &Head<'_>) -> Option<Counted> {
+        let buckets = self.buckets(Some(identity), (head.peer.ip(), head.headers), Group::Search);
+        if buckets.is_empty() {
+            return Some(Counted::default());
+        }
+        if self.0.counts.is_some() {
+            return None;
+        }
+        let decisions = self.check_here(&buckets);
+        decisions.iter().all(|decision| decision.wait.is_none()).then_some(Counted { buckets, decisions })
+    }
+
     /// The limits of a request: those of its address first, since whoever is over that has no say in the others.
-    fn buckets(&self, request: &Request, group: Group) -> Vec<Bucket> {
+    fn buckets(&self, identity: Option<&Identity>, (peer, headers): (IpAddr, &HeaderMap), group: Group) -> Vec<Bucket> {
         let Config { groups, address: of_address, proxies } = self.0.config;
-        let key = request.extensions().get::<Identity>().and_then(Identity::key);
+        let key = identity.and_then(Identity::key);
         let own = key.and_then(|key| key.requests_per_minute).and_then(NonZeroU32::new);
         if own.is_none() && of_address.is_none() && groups[group as usize].is_none() {
             return Vec::new();
         }
-        // Without one, which only tests are, everybody is one caller.
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip());
-        let address = || Who::Address(proxies.caller(peer, request.headers()));
+        let address = || Who::Address(proxies.caller(peer, headers));
         let key = key.map(|key| Who::Key(key.id));
         // Probes of health come from one address and must not use up what callers behind the same proxy may ask.
         let of_address = of_address.filter(|_| group != Group::Health);
@@ -142,16 +156,32 @@ impl Limits {
         limits.into_iter().flatten().collect()
     }
 
-    /// Counts one request by all its limits until one is over: that one is last.
-    async fn check(&self, buckets: &[Bucket]) -> Vec<Decision> {
+    /// The limits of a request that the router has matched.
+    fn buckets_of(&self, request: &Request, group: Group) -> Vec<Bucket> {
+        // Without one, which only tests are, everybody is one caller.
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip());
+        self.buckets(request.extensions().get(), (peer, request.headers()), group)
+    }
+
+    /// Counts one request in this process by all its limits until one is over: that one is last.
+    fn check_here(&self, buckets: &[Bucket]) -> Vec<Decision> {
         let mut decisions: Vec<Decision> = Vec::with_capacity(buckets.len());
         for bucket in buckets {
-            decisions.push(self.0.local.check(bucket));
-            if decisions.last().is_some_and(|decision| decision.wait.is_some()) {
-                return decisions;
+            let decision = self.0.local.check(bucket);
+            decisions.push(decision);
+            if decision.wait.is_some() {
+                break;
             }
         }
-        let Some(counts) = &self.0.counts else { return decisions };
+        decisions
+    }
+
+    /// The same with all replicas.
+    async fn check(&self, buckets: &[Bucket]) -> Vec<Decision> {
+        let mut decisions = self.check_here(buckets);
+        let over = decisions.last().is_some_and(|decision| decision.wait.is_some());
+        let Some(counts) = self.0.counts.as_ref().filter(|_| !over) else { return decisions };
         for (nth, bucket) in buckets.iter().enumerate() {
             let Some(decision) = counts.check(bucket).await else {
                 metrics::record_rate_limit_local(1);
@@ -199,7 +229,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let route = routes::of(&request);
-        let buckets = route.map_or_else(Vec::new, |route| self.limits.buckets(&request, route.group));
+        let buckets = route.map_or_else(Vec::new, |route| self.limits.buckets_of(&request, route.group));
         let (Some(route), false) = (route, buckets.is_empty()) else { return Either::Left(self.inner.call(request)) };
         // The clone is not ready yet, the one that is must be called.
         let clone = self.inner.clone();
@@ -214,7 +244,7 @@ where
                     refusal(wait, bucket).into_response()
                 }
             };
-            set_headers(&mut response, &buckets, &decisions);
+            Counted { buckets, decisions }.show(&mut response);
             Ok(response)
         }))
     }
@@ -230,20 +260,33 @@ fn refusal(wait: Duration, bucket: &Bucket) -> Problem {
     Problem::rate_limited(detail, seconds(wait))
 }
 
-fn set_headers(response: &mut Response<Body>, buckets: &[Bucket], decisions: &[Decision]) {
-    let (mut policies, mut left) = (String::new(), String::new());
-    for (bucket, decision) in buckets.iter().zip(decisions) {
-        let comma = if policies.is_empty() { "" } else { ", " };
-        let Bucket { policy, per_minute, .. } = bucket;
-        // More is available once the first request of the last minute is worth another.
-        let more = seconds(decision.wait.unwrap_or_else(|| interval(*per_minute)));
-        // Writing to a string cannot fail.
-        let _ = write!(policies, "{comma}\"{policy}\";q={per_minute};w={WINDOW_SECONDS}");
-        let _ = write!(left, "{comma}\"{policy}\";r={};t={more}", decision.remaining);
-    }
-    for (name, value) in [(RATE_LIMIT_POLICY, policies), (RATE_LIMIT, left)] {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            response.headers_mut().insert(name, value);
+/// What a request was counted by, and what that came to.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    buckets: Vec<Bucket>,
+    decisions: Vec<Decision>,
+}
+
+impl Counted {
+    /// Tells the caller what is left of its limits, where it has any.
+    pub(super) fn show<B>(&self, response: &mut Response<B>) {
+        if self.buckets.is_empty() {
+            return;
+        }
+        let (mut policies, mut left) = (String::new(), String::new());
+        for (bucket, decision) in self.buckets.iter().zip(&self.decisions) {
+            let comma = if policies.is_empty() { "" } else { ", " };
+            let Bucket { policy, per_minute, .. } = bucket;
+            // More is available once the first request of the last minute is worth another.
+            let more = seconds(decision.wait.unwrap_or_else(|| interval(*per_minute)));
+            // Writing to a string cannot fail.
+            let _ = write!(policies, "{comma}\"{policy}\";q={per_minute};w={WINDOW_SECONDS}");
+            let _ = write!(left, "{comma}\"{policy}\";r={};t={more}", decision.remaining);
+        }
+        for (name, value) in [(RATE_LIMIT_POLICY, policies), (RATE_LIMIT, left)] {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                response.headers_mut().insert(name, value);
+            }
         }
     }
 }

@@ -137,9 +137,27 @@ impl Drop for Part {
 
 /// What the caller gets. The request is open until this is dropped, which the protocol does after the last part.
 pub(super) struct Answer {
-    body: Body,
+    body: Content,
     _open: Option<OpenRequest>,
     paced: Option<Paced>,
+}
+
+/// The bytes of an answer.
+enum Content {
+    /// All of them, or what is left: nothing.
+    Whole(Bytes),
+    /// As they come.
+    Streamed(Body),
+}
+
+impl Content {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Streamed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
 }
 
 /// An answer whose reader is watched: its end is told only when every part of it is written.
@@ -152,17 +170,31 @@ struct Paced {
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, open: Option<OpenRequest>, pace: Option<Arc<Pace>>) -> Self {
+    /// One that is complete.
+    pub(super) fn whole(bytes: Bytes, open: OpenRequest, pace: Option<Arc<Pace>>) -> Self {
+        Self::new(Content::Whole(bytes), Some(open), pace)
+    }
+
+    /// One that may still be made while it is sent.
+    pub(super) fn streamed(body: Body, open: Option<OpenRequest>, pace: Option<Arc<Pace>>) -> Self {
+        Self::new(Content::Streamed(body), open, pace)
+    }
+
+    fn new(body: Content, open: Option<OpenRequest>, pace: Option<Arc<Pace>>) -> Self {
         let paced = pace.map(|pace| Paced { pace, rest: Bytes::new(), begun: false, ended: false });
         Self { body, _open: open, paced }
     }
 }
 
 impl Paced {
-    fn poll_frame(&mut self, body: &mut Body, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        &mut self,
+        body: &mut Content,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.begun = true;
         while self.rest.is_empty() && !self.ended {
-            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+            let Poll::Ready(frame) = body.poll_frame(cx) else {
                 self.pace.step(false);
                 return Poll::Pending;
             };
@@ -189,16 +221,23 @@ impl HttpBody for Answer {
         let this = &mut *self;
         match &mut this.paced {
             Some(paced) => paced.poll_frame(&mut this.body, cx),
-            None => Pin::new(&mut this.body).poll_frame(cx),
+            None => this.body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         // A paced answer that has begun says its end itself.
-        !self.paced.as_ref().is_some_and(|paced| paced.begun) && self.body.is_end_stream()
+        let ended = match &self.body {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Streamed(body) => body.is_end_stream(),
+        };
+        ended && !self.paced.as_ref().is_some_and(|paced| paced.begun)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Streamed(body) => body.size_hint(),
+        }
     }
 }

@@ -9,11 +9,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::{Router, extract::ConnectInfo, routing::future::RouteFuture};
-use bytes::BytesMut;
+use axum::{extract::ConnectInfo, routing::future::RouteFuture};
+use bytes::{Bytes, BytesMut};
 use hyper::{
     Request, Response,
-    body::Incoming,
+    body::{Body as _, Incoming},
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -27,6 +27,7 @@ use tower::Service;
 use super::{
     Config,
     body::{Answer, Pace, upload},
+    front::{Front, Head},
     http2::{Metered, PREFACE, Streams},
     stream::Watched,
     watch::{End, OpenRequest, Phase, Protocol, Watch},
@@ -40,7 +41,7 @@ const ERROR_RESETS: usize = 1_024;
 
 /// What every connection of a listener shares.
 pub(super) struct Door {
-    pub(super) router: Router,
+    pub(super) front: Front,
     pub(super) config: Arc<Config>,
     pub(super) lifecycle: Lifecycle,
 }
@@ -134,31 +135,48 @@ impl Connection {
         if result.is_ok() { End::Finished } else { End::Broken }
     }
 
-    /// One request through the router; open until its answer is handed over.
+    /// One request; open until its answer is handed over.
     fn answer(&self, request: Request<Incoming>, pace: Option<Arc<Pace>>) -> Answering {
         let open = self.watch.begin();
+        if let Some(response) = self.at_once(&request) {
+            return Answering::Given(Some(response.map(|bytes| Answer::whole(bytes, open, pace))));
+        }
         let timeout = self.door.config.body_timeout;
         let mut request = request.map(|body| upload(body, timeout, open.watch()));
         request.extensions_mut().insert(ConnectInfo(self.peer));
         // A router is always ready.
-        Answering { route: self.door.router.clone().call(request), open: Some(open), pace }
+        let route = self.door.front.router().clone().call(request);
+        Answering::Routed { route, open: Some(open), pace }
+    }
+
+    fn at_once(&self, request: &Request<Incoming>) -> Option<Response<Bytes>> {
+        let (method, uri, version, headers) = (request.method(), request.uri(), request.version(), request.headers());
+        let head = Head { method, uri, version, headers, peer: self.peer };
+        request.body().is_end_stream().then(|| self.door.front.at_once(&head))?
     }
 }
 
-/// A request on its way through the router.
-struct Answering {
-    route: RouteFuture<Infallible>,
-    open: Option<OpenRequest>,
-    pace: Option<Arc<Pace>>,
+/// A request on its way to its answer.
+enum Answering {
+    /// Answered already.
+    Given(Option<Response<Answer>>),
+    /// On its way through the router.
+    Routed { route: RouteFuture<Infallible>, open: Option<OpenRequest>, pace: Option<Arc<Pace>> },
 }
 
 impl Future for Answering {
     type Output = Result<Response<Answer>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(Pin::new(&mut self.route).poll(cx))?;
-        let (open, pace) = (self.open.take(), self.pace.take());
-        Poll::Ready(Ok(response.map(|body| Answer::new(body, open, pace))))
+        match &mut *self {
+            // Nobody polls an answered future again.
+            Self::Given(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            Self::Routed { route, open, pace } => {
+                let response = ready!(Pin::new(route).poll(cx))?;
+                let (open, pace) = (open.take(), pace.take());
+                Poll::Ready(Ok(response.map(|body| Answer::streamed(body, open, pace))))
+            }
+        }
     }
 }
 

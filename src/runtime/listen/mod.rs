@@ -1,4 +1,4 @@
-//! The accept loop: connections in, each served by one router until it closes, meets a deadline or the process stops.
+//! The accept loop: connections in, each served by one front until it closes, meets a deadline or the process stops.
 //!
 //! Bounded: at most `max_connections` at once; a newcomer to a full listener takes the place of who waits longest without an
 //! open request, or is told 503. Each connection has a deadline for whatever it waits for. On shutdown no connection is accepted,
@@ -8,6 +8,7 @@ mod bind;
 mod body;
 mod bounds;
 mod connection;
+mod front;
 mod http2;
 mod open;
 mod stream;
@@ -17,7 +18,6 @@ mod watch;
 
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use axum::Router;
 use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -25,6 +25,7 @@ pub use self::{
     bind::bind,
     body::BodyTimeout,
     bounds::{Config, Http2},
+    front::{AtOnce, Front, Head},
 };
 use self::{
     connection::{Connection, Door},
@@ -79,20 +80,20 @@ pub enum Error {
     },
 }
 
-/// Serves `router` on `listener` until the lifecycle stops, then lets open requests finish.
+/// Serves `front` on `listener` until the lifecycle stops, then lets open requests finish.
 ///
 /// # Errors
 /// Never; the signature is that of a background task.
 pub async fn serve_task(
     listener: TcpListener,
-    router: Router,
+    front: impl Into<Front>,
     config: Config,
     lifecycle: Lifecycle,
 ) -> Result<(), Infallible> {
     let (stopping, stopped) = (lifecycle.stopping(), lifecycle.stopped());
     let ends: Vec<_> = End::ALL.iter().map(|end| end.label()).collect();
     metrics::describe_connections(config.door, &ends);
-    let door = Arc::new(Door { router, config: Arc::new(config), lifecycle });
+    let door = Arc::new(Door { front: front.into(), config: Arc::new(config), lifecycle });
     let open = Arc::new(Open::default());
     loop {
         let accepted = tokio::select! {

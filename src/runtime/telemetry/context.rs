@@ -19,7 +19,8 @@ pub(super) fn begin() {
     EXPORTING.store(true, Ordering::Relaxed);
 }
 
-fn is_exporting() -> bool {
+/// Whether spans go to a collector.
+pub fn is_exporting() -> bool {
     EXPORTING.load(Ordering::Relaxed)
 }
 

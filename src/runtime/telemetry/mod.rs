@@ -16,7 +16,7 @@ use tracing_subscriber::{
     Layer, Registry, filter::FilterFn, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
 };
 
-pub use self::context::{adopt, finish, outgoing};
+pub use self::context::{adopt, finish, is_exporting, outgoing};
 
 use self::filter::Filter;
 

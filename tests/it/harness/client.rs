@@ -1,18 +1,26 @@
 //! Requests through the real router, and answers that can be compared.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use axum::{
     Router,
-    body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header},
+    body::{Body, HttpBody},
+    extract::ConnectInfo,
+    http::{HeaderMap, Method, Request, Response, StatusCode, header},
 };
 use bytes::Bytes;
+use doc_server::runtime::listen::{Front, Head};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::TestApp;
+
+/// The caller of requests that come over no socket.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// An answer, read whole.
 #[derive(Clone, Debug)]
@@ -59,7 +67,7 @@ impl TestApp {
 
     /// A request with a key, and JSON where there is a body.
     pub async fn ask(&self, key: &str, method: Method, path: &str, body: Option<&Value>) -> Reply {
-        send(&self.router, with_key(key, method, path, body)).await
+        send(&self.front, with_key(key, method, path, body)).await
     }
 
     /// `GET` with a key.
@@ -85,12 +93,23 @@ impl TestApp {
 
     /// Any request on the public door.
     pub async fn send(&self, request: Request<Body>) -> Reply {
-        send(&self.router, request).await
+        send(&self.front, request).await
+    }
+
+    /// What is said before the layers, if anything.
+    pub async fn at_once(&self, request: &Request<Body>) -> Option<Reply> {
+        let response = at_once(&self.front, request)?;
+        Some(read(response).await)
+    }
+
+    /// The same request through all layers.
+    pub async fn send_through_layers(&self, request: Request<Body>) -> Reply {
+        read(self.router().oneshot(request).await.expect("routers do not fail")).await
     }
 
     /// The public router itself, for requests that are given up half way.
     pub fn router(&self) -> Router {
-        self.router.clone()
+        self.front.router().clone()
     }
 
     async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
@@ -110,14 +129,29 @@ fn with_key(key: &str, method: Method, path: &str, body: Option<&Value>) -> Requ
     request.body(body).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// `POST` with JSON to any router.
-pub async fn post_to(router: &Router, path: &str, body: &Value) -> Reply {
+/// `POST` with JSON to any door.
+pub async fn post_to(front: &Front, path: &str, body: &Value) -> Reply {
     let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
-    send(router, request.body(Body::from(body.to_string())).expect("a request")).await
+    send(front, request.body(Body::from(body.to_string())).expect("a request")).await
 }
 
-async fn send(router: &Router, request: Request<Body>) -> Reply {
-    let response = router.clone().oneshot(request).await.expect("routers do not fail");
+/// As the listener does: what can be said at once, else the router.
+async fn send(front: &Front, request: Request<Body>) -> Reply {
+    let response = match at_once(front, &request) {
+        Some(response) => response,
+        None => front.router().clone().oneshot(request).await.expect("routers do not fail"),
+    };
+    read(response).await
+}
+
+fn at_once(front: &Front, request: &Request<Body>) -> Option<Response<Body>> {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(NOBODY, |ConnectInfo(peer)| *peer);
+    let (method, uri, version, headers) = (request.method(), request.uri(), request.version(), request.headers());
+    let head = Head { method, uri, version, headers, peer };
+    request.body().is_end_stream().then(|| front.at_once(&head))?.map(|response| response.map(Body::from))
+}
+
+async fn read(response: Response<Body>) -> Reply {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.expect("a whole body").to_bytes();
     Reply { status: parts.status, headers: parts.headers, body }

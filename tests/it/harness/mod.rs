@@ -23,7 +23,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use doc_server::{
     admin,
     api::{
@@ -41,7 +40,11 @@ use doc_server::{
         generations::Target,
         keys::{NewKey, Scopes},
     },
-    runtime::{lifecycle::Lifecycle, listen, metrics},
+    runtime::{
+        lifecycle::Lifecycle,
+        listen::{self, Front},
+        metrics,
+    },
     search::{self, Parts, Search},
     work::{
         import::{self, Import, Progress, Report},
@@ -93,8 +96,8 @@ pub struct TestApp {
     pub probe: Probe,
     /// The database beside all pools, never through the proxy.
     pub database: Database,
-    router: Router,
-    admin: Router,
+    front: Front,
+    admin: Front,
     proxy: Option<Proxy>,
     /// The first server of a database drops it.
     owner: bool,
@@ -274,8 +277,8 @@ impl Builder {
         let opened = admin::Opened::default();
         opened.set(Arc::clone(&health), debug);
         let door = admin::State { metrics: recorder, leaving: lifecycle.leaving(), opened };
-        let (router, admin) = (api::router(state), admin::router(door));
-        TestApp { index, embedder, search, lifecycle, probe, database, router, admin, proxy, owner }
+        let (front, admin) = (api::front(state), admin::router(door).into());
+        TestApp { index, embedder, search, lifecycle, probe, database, front, admin, proxy, owner }
     }
 
     fn embed_config(&self, probe: &Probe) -> embed::Config {
@@ -380,7 +383,7 @@ impl TestApp {
     pub async fn listen_with(&self, config: listen::Config) -> SocketAddr {
         let listener = listen::bind("bind", ([127, 0, 0, 1], 0).into()).await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let serving = listen::serve_task(listener, self.router.clone(), config, self.lifecycle.clone());
+        let serving = listen::serve_task(listener, self.front.clone(), config, self.lifecycle.clone());
         self.lifecycle.spawn("api", serving);
         address
     }

@@ -1,0 +1,92 @@
+//! Answers that lie ready are given before the layers: just what the layers would have answered, and only then.
+
+use std::collections::BTreeMap;
+
+use axum::{body::Body, http::Request};
+use doc_server::api::rate_limit;
+
+use crate::harness::{Reply, TestApp, fixtures::GUIDE};
+
+fn request(path: &str, headers: &[(&str, &str)]) -> Request<Body> {
+    let request = headers.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
+    request.body(Body::empty()).expect("a request")
+}
+
+/// All that is said, but for what differs from one request to the next.
+fn said(reply: &Reply) -> (u16, BTreeMap<String, String>, bytes::Bytes) {
+    let mut headers: BTreeMap<_, _> =
+        reply.headers.iter().map(|(name, value)| (name.to_string(), format!("{value:?}"))).collect();
+    for own in ["x-request-id", "server-timing"] {
+        assert!(headers.insert(own.to_owned(), String::new()).is_some(), "{own}");
+    }
+    // The router's answers leave without a length: the listener adds it.
+    headers.remove("content-length");
+    (reply.status.as_u16(), headers, reply.body.clone())
+}
+
+const QUESTION: &str = "/api/search?query=connection+pool&match_count=20";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_at_once_is_what_the_layers_say() {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    let made = app.get(QUESTION).await;
+    let tag = made.header("etag").to_owned();
+    for headers in [
+        &[] as &[(&str, &str)],
+        &[("accept-encoding", "gzip, br")],
+        &[("accept-encoding", "zstd"), ("origin", "https://docs.example.org")],
+        &[("if-none-match", &tag)],
+        &[("if-none-match", "*")],
+        &[("if-none-match", "\"another\"")],
+    ] {
+        let at_once =
+            app.at_once(&request(QUESTION, headers)).await.unwrap_or_else(|| panic!("{headers:?}: not at once"));
+        let through = app.send_through_layers(request(QUESTION, headers)).await;
+        assert_eq!(said(&at_once), said(&through), "{headers:?}");
+    }
+    let named = app.at_once(&request(QUESTION, &[("x-request-id", "mine")])).await.expect("at once");
+    assert_eq!(named.header("x-request-id"), "mine");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_to_wait_or_is_refused_goes_through_the_layers() {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    assert!(app.at_once(&request(QUESTION, &[])).await.is_none(), "nobody has asked it yet");
+    let _ = app.get(QUESTION).await;
+    assert!(app.at_once(&request(QUESTION, &[])).await.is_some());
+    for path in [
+        "/api/search?query=connection+pool&match_count=20&cache=refresh",
+        "/api/search?query=connection+pool&match_count=20&cache=bypass",
+        "/api/search?query=connection+pool&match_count=0",
+        "/api/search?query=connection+pool&match_count=20&unknown=1",
+        "/api/search?query=connection+pool&match_count=20&source=nowhere",
+        "/api/search?query=%FF",
+        "/api/search/?query=connection+pool&match_count=20",
+        "/api/sources",
+    ] {
+        assert!(app.at_once(&request(path, &[])).await.is_none(), "{path}");
+    }
+    let wrong_key = [("authorization", "Bearer dsk_wrong")];
+    assert!(app.at_once(&request(QUESTION, &wrong_key)).await.is_none());
+    assert_eq!(app.send(request(QUESTION, &wrong_key)).await.status.as_u16(), 401);
+    // New documents are another answer.
+    app.ingest(&GUIDE, "guide", "2.0.0").await;
+    assert!(app.at_once(&request(QUESTION, &[])).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_at_once_are_counted_as_all_others() {
+    let limits = rate_limit::Config { address: std::num::NonZeroU32::new(5), ..rate_limit::Config::default() };
+    let app = TestApp::builder().with_limits(limits).start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    assert_eq!(app.get(QUESTION).await.header("x-cache"), "miss");
+    for left in (0..4).rev() {
+        let reply = app.at_once(&request(QUESTION, &[])).await.expect("within the limit");
+        assert!(reply.header("ratelimit").contains(&format!("r={left};")), "{}", reply.header("ratelimit"));
+    }
+    assert!(app.at_once(&request(QUESTION, &[])).await.is_none());
+    let refused = app.get(QUESTION).await;
+    assert_eq!((refused.status.as_u16(), refused.header("x-cache")), (429, ""));
+}
