@@ -4,6 +4,7 @@
 //! cargo bench --bench performance_benchmarks                 all parts but `layout`
 //! cargo bench --bench performance_benchmarks -- identical    1,000 callers with one question | the work done for them
 //! cargo bench --bench performance_benchmarks -- cached       a cached search | nginx with the same bytes as a file (wrk)
+//! cargo bench --bench performance_benchmarks -- layers       a cached search behind ids, metrics, keys, limits | without them
 //! cargo bench --bench performance_benchmarks -- shared       an answer from Redis | redis-benchmark GET of the same bytes
 //! cargo bench --bench performance_benchmarks -- zipf         database searches of 200,000 requests | caches off
 //! cargo bench --bench performance_benchmarks -- caches       throughput and latency with caches | without

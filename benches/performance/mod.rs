@@ -4,6 +4,7 @@ mod cached;
 mod caches;
 mod connections;
 mod identical;
+mod layers;
 mod layout;
 mod load;
 mod memory;
@@ -34,9 +35,10 @@ use crate::{
 };
 
 /// Each part, whether it is measured unless others are named, and whether `cargo test` checks it.
-pub const PARTS: [(&str, bool, bool); 10] = [
+pub const PARTS: [(&str, bool, bool); 11] = [
     ("identical", true, true),
     ("cached", true, false),
+    ("layers", true, false),
     ("shared", true, true),
     ("zipf", true, true),
     ("caches", true, false),
@@ -131,6 +133,7 @@ pub async fn run(ground: &Ground<'_>, parts: &[&str]) -> Result<(), Failure> {
         let ran = match *part {
             "identical" => Box::pin(identical::run(ground)).await,
             "cached" => Box::pin(cached::run(ground)).await,
+            "layers" => Box::pin(layers::run(ground)).await,
             "shared" => Box::pin(shared::run(ground)).await,
             "zipf" => Box::pin(zipf::run(ground)).await,
             "caches" => Box::pin(caches::run(ground)).await,

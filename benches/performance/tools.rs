@@ -70,8 +70,21 @@ pub struct Seen {
 
 /// Asks for `paths` in turn by 64 connections of two threads, as fast as they are answered. Every answer must be a success.
 pub fn wrk(program: &Path, address: SocketAddr, paths: &[String], time: Duration) -> Result<Seen, Failure> {
+    wrk_with(program, address, (paths, None), time)
+}
+
+/// The same with a header.
+pub fn wrk_with(
+    program: &Path,
+    address: SocketAddr,
+    (paths, header): (&[String], Option<&str>),
+    time: Duration,
+) -> Result<Seen, Failure> {
     let mut command = Command::new(program);
     command.args(["-t2", "-c64", &format!("-d{}s", time.as_secs())]);
+    if let Some(header) = header {
+        command.args(["-H", header]);
+    }
     let folder = tempfile::tempdir()?;
     if paths.len() > 1 {
         // Written requests, made once: the script costs wrk little.

@@ -4,12 +4,7 @@
 //! (nothing is heard of the database) it is read first. What cannot be confirmed is refused, with one exception: while the
 //! database is away, keys that it confirmed before get answers from memory for the stale window, as these answers are given.
 
-use std::{
-    future::{Ready, ready},
-    mem,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{future::ready, sync::Arc};
 
 use axum::{
     Router,
@@ -17,10 +12,7 @@ use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State as Shared},
     http::{HeaderMap, Response, request::Parts},
     middleware::{self, Next},
-    response::IntoResponse,
 };
-use futures::future::{BoxFuture, Either};
-use tower::{Layer, Service};
 
 use super::{
     credential, observe,
@@ -109,6 +101,30 @@ impl Access {
         Self { search, open, without_key }
     }
 
+    /// Puts an [`Identity`] into the request.
+    ///
+    /// # Errors
+    /// 401 and 403 for who may not, 405 for a method that the route has not, 503 while that cannot be said.
+    pub(super) async fn identify(&self, mut request: Request) -> Result<Request, Problem> {
+        // Without a route there is nothing to protect: the answer is 404.
+        let Some(path) = request.extensions().get::<MatchedPath>() else { return Ok(request) };
+        let Some(policy) = policy::of(request.method(), path.as_str()) else {
+            return Err(wrong_method(request.method(), request.uri()));
+        };
+        let identity = if let Some(known) = self.at_once(policy, request.headers()) {
+            known?
+        } else {
+            // A body is no part of the decision, and is not shared between threads.
+            let headers = request.headers().clone();
+            self.after_reading(policy, &headers).await?
+        };
+        if identity.key.is_some() {
+            credential::forget(request.headers_mut());
+        }
+        request.extensions_mut().insert(identity);
+        Ok(request)
+    }
+
     /// Who asks, if that can be said at once; none when the catalog must be read first.
     pub(super) fn at_once(&self, policy: &Policy, headers: &HeaderMap) -> Option<Result<Identity, Problem>> {
         let Needs::Scope(scope) = policy.needs else { return Some(Ok(Identity::without_key(self.without_key))) };
@@ -150,100 +166,6 @@ fn ambiguous() -> Problem {
     Problem::unauthorized("key_ambiguous", "the request shows more than one key; send one", Some("invalid_request"))
 }
 
-/// The layer that puts an [`Identity`] into each request, or refuses it.
-#[derive(Clone)]
-pub struct Identify(Access);
-
-impl Identify {
-    /// By `access`.
-    #[must_use]
-    pub fn new(access: Access) -> Self {
-        Self(access)
-    }
-}
-
-impl<S> Layer<S> for Identify {
-    type Service = Identifying<S>;
-
-    fn layer(&self, inner: S) -> Identifying<S> {
-        Identifying { access: self.0.clone(), inner }
-    }
-}
-
-/// A service behind [`Identify`].
-#[derive(Clone)]
-pub struct Identifying<S> {
-    access: Access,
-    inner: S,
-}
-
-/// Written as a service, since nearly every request is decided at once: it then costs neither a task's box nor a lock.
-impl<S> Service<Request> for Identifying<S>
-where
-    S: Service<Request, Response = Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<Either<S::Future, Ready<Result<Response<Body>, S::Error>>>, Answering<S>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let refuse = |problem: Problem| Either::Left(Either::Right(ready(Ok(problem.into_response()))));
-        // Without a route there is nothing to protect: the answer is 404.
-        let Some(path) = request.extensions().get::<MatchedPath>() else {
-            return Either::Left(Either::Left(self.inner.call(request)));
-        };
-        let Some(policy) = policy::of(request.method(), path.as_str()) else {
-            return refuse(wrong_method(request.method(), request.uri()));
-        };
-        match self.access.at_once(policy, request.headers()) {
-            Some(Ok(identity)) => {
-                admit(&mut request, identity);
-                Either::Left(Either::Left(self.inner.call(request)))
-            }
-            Some(Err(problem)) => refuse(problem),
-            None => {
-                // The clone is not ready yet, the one that is must be called.
-                let clone = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, clone);
-                Either::Right(answer_after_reading(self.access.clone(), policy, ready, request))
-            }
-        }
-    }
-}
-
-/// An answer that waits for the catalog first.
-type Answering<S> = BoxFuture<'static, Result<Response<Body>, <S as Service<Request>>::Error>>;
-
-fn answer_after_reading<S>(access: Access, policy: &'static Policy, mut inner: S, mut request: Request) -> Answering<S>
-where
-    S: Service<Request, Response = Response<Body>> + Send + 'static,
-    S::Future: Send,
-{
-    Box::pin(async move {
-        // A body is no part of the decision, and is not shared between threads.
-        let headers = request.headers().clone();
-        match access.after_reading(policy, &headers).await {
-            Ok(identity) => {
-                admit(&mut request, identity);
-                inner.call(request).await
-            }
-            Err(problem) => Ok(problem.into_response()),
-        }
-    })
-}
-
-fn admit(request: &mut Request, identity: Identity) {
-    if identity.key.is_some() {
-        credential::forget(request.headers_mut());
-    }
-    request.extensions_mut().insert(identity);
-}
-
 /// The check of the private door's `/debug`.
 #[derive(Clone)]
 pub struct AdminDoor {
@@ -259,8 +181,12 @@ impl AdminDoor {
     pub fn guard(self, routes: Router, leaving: Leaving) -> Router {
         routes
             .layer(middleware::from_fn_with_state(self, require_admin))
-            .layer(middleware::from_fn_with_state(leaving, observe::observe))
+            .layer(middleware::from_fn_with_state(leaving, observe_private))
     }
+}
+
+async fn observe_private(Shared(leaving): Shared<Leaving>, request: Request, next: Next) -> Response<Body> {
+    observe::observe(&leaving, request, |request| next.run(request)).await
 }
 
 async fn require_admin(

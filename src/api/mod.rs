@@ -1,4 +1,4 @@
-//! The front door: the route table and the layer stack, nothing else.
+//! The front door: the route table and what stands before it, nothing else.
 //!
 //! Each route is one handler in the file of its resource, with its OpenAPI description beside it.
 
@@ -7,6 +7,7 @@ mod coding;
 mod credential;
 pub mod debug;
 mod docs;
+mod door;
 mod extract;
 mod health;
 pub mod identity;
@@ -31,18 +32,13 @@ use axum::{
     response::Response,
     routing::get,
 };
-use tower::util::option_layer;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use keys::KeyBody;
 pub use respond::Problem;
 
-use self::{
-    identity::{Access, Identify},
-    rate_limit::Limits,
-};
+use self::{identity::Access, rate_limit::Limits};
 use crate::{
     health::Health,
     index::Index,
@@ -146,16 +142,8 @@ pub fn front(state: State) -> Front {
 }
 
 fn router(state: Arc<State>) -> Router {
-    let cors = shape::cors(&state.cors_origins);
-    let (identify, limits) = (Identify::new(state.access.clone()), state.limits.clone());
-    all_routes()
-        .fallback(unknown_route)
-        .method_not_allowed_fallback(answer_wrong_method)
-        .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
-        // In one call, since each call costs every request a box.
-        .layer((CatchPanicLayer::custom(answer_panic), option_layer(cors), identify, limits))
-        .layer(middleware::from_fn_with_state(state.leaving.clone(), observe::observe))
-        .with_state(state)
+    let routes = all_routes().fallback(unknown_route).method_not_allowed_fallback(answer_wrong_method);
+    door::guard(routes, &state).with_state(state)
 }
 
 /// Gives a request up when its time is over. The connections it held are checked, and closed where they are dead.
@@ -178,11 +166,4 @@ async fn answer_wrong_method(method: axum::http::Method, uri: axum::http::Uri) -
 fn wrong_method(method: &axum::http::Method, uri: &axum::http::Uri) -> Problem {
     let detail = format!("{} does not take {method}; /docs lists the routes and their methods", uri.path());
     Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "the layer passes the panic by value")]
-fn answer_panic(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
-    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    tracing::error!(panic = message.unwrap_or("without a message"), "a handler panicked");
-    axum::response::IntoResponse::into_response(Problem::internal())
 }

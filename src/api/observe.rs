@@ -1,15 +1,14 @@
 //! What is known of every request: its id, its span, its metrics, one line in the log.
 //!
-//! The outermost layer: it sees every answer, also those of unmatched routes and caught panics, and writes the problems'
+//! Outside of all else: it sees every answer, also those of unmatched routes and caught panics, and writes the problems'
 //! bodies because it alone knows the request id.
 
 use std::time::Instant;
 
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request, State as Shared},
+    extract::{MatchedPath, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version, header},
-    middleware::Next,
 };
 use tracing::{Instrument, Span};
 
@@ -21,19 +20,22 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids are not echoed: they would be a way to fill the log.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Wraps the whole router.
-pub async fn observe(Shared(leaving): Shared<Leaving>, request: Request, next: Next) -> Response<Body> {
+/// Observes one request, which `answer` answers.
+pub async fn observe<A>(leaving: &Leaving, request: Request, answer: impl FnOnce(Request) -> A) -> Response<Body>
+where
+    A: Future<Output = Response<Body>>,
+{
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let began = Began { at: Instant::now(), version: request.version() };
     let observed = Observed::new(route, request.method(), request.headers(), began);
-    let mut response = next.run(request).instrument(observed.span.clone()).await;
+    let mut response = answer(request).instrument(observed.span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let mut refused = problem.write(observed.id.to_str().unwrap_or_default());
         rate_limit::keep_headers(&mut response, &mut refused);
         response = refused;
     }
-    observed.finish(&mut response, &leaving);
+    observed.finish(&mut response, leaving);
     response
 }
 

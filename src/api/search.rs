@@ -1,7 +1,6 @@
 //! `GET` and `POST /api/search`: parameters to a [`Query`], the answer's bytes with timings in a header.
 
 use std::{
-    fmt::Write,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -332,14 +331,21 @@ fn server_timing(timings: Option<&Timings>, total: Duration) -> HeaderValue {
         ("fetch", timings.map(|stages| stages.fetch)),
         ("total", Some(total)),
     ];
-    let mut text = String::with_capacity(if timings.is_some() { 128 } else { 24 });
+    let mut text = Vec::with_capacity(if timings.is_some() { 128 } else { 24 });
+    let mut digits = itoa::Buffer::new();
     for (stage, took) in stages.into_iter().filter_map(|(stage, took)| Some((stage, took?))) {
-        let comma = if text.is_empty() { "" } else { ", " };
-        // Writing to a string cannot fail.
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        text.extend_from_slice(stage.as_bytes());
+        text.extend_from_slice(b";dur=");
         let micros = took.as_micros();
-        let _ = write!(text, "{comma}{stage};dur={}.{:03}", micros / 1_000, micros % 1_000);
+        text.extend_from_slice(digits.format(micros / 1_000).as_bytes());
+        text.push(b'.');
+        // Three places: those after the thousand.
+        text.extend_from_slice(&digits.format(1_000 + micros % 1_000).as_bytes()[1..]);
     }
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ struct Air<K, V> {
     flights: Mutex<HashMap<K, Flight<V>>>,
     /// Of the metrics.
     kind: &'static str,
+    series: metrics::Coalesced,
     max: usize,
     spawn: Box<Spawn>,
 }
@@ -117,7 +118,8 @@ where
         max: usize,
         spawn: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static,
     ) -> Self {
-        let air = Air { flights: Mutex::new(HashMap::new()), kind, max, spawn: Box::new(spawn) };
+        let series = metrics::Coalesced::new(kind);
+        let air = Air { flights: Mutex::new(HashMap::new()), kind, series, max, spawn: Box::new(spawn) };
         Self { air: Arc::new(air) }
     }
 
@@ -156,7 +158,7 @@ where
     {
         let (place, landing) = match self.board(&key) {
             Boarded::Follower(mut waiter) => {
-                metrics::record_coalesced(self.air.kind, false);
+                self.air.series.followers.increment(1);
                 let span = tracing::debug_span!("coalesce", cache = self.air.kind, role = "follower");
                 return (Role::Follower, waiter.wait().instrument(span).await);
             }
@@ -166,7 +168,7 @@ where
             }
             Boarded::Leader(waiter, landing) => (waiter, landing),
         };
-        metrics::record_coalesced(self.air.kind, true);
+        self.air.series.leaders.increment(1);
         // The flight is a part of the request that started it, also when that one leaves.
         let span = tracing::debug_span!("coalesce", cache = self.air.kind, role = "leader").or_current();
         // Whoever leaves amid its part leaves the rest to a task, if others wait.
@@ -230,7 +232,7 @@ where
         let waiter = self.waiter(key, &flight);
         let landing = Landing { air: Arc::clone(&self.air), key: key.clone(), tell, cancel: flight.cancel.clone() };
         flights.insert(key.clone(), flight);
-        metrics::set_coalesce_in_flight(self.air.kind, flights.len());
+        self.air.series.set_in_flight(flights.len());
         Boarded::Leader(waiter, landing)
     }
 
@@ -276,7 +278,7 @@ impl<K: Eq + Hash, V> Air<K, V> {
         };
         if removed {
             flights.remove(key);
-            metrics::set_coalesce_in_flight(self.kind, flights.len());
+            self.series.set_in_flight(flights.len());
         }
         removed
     }

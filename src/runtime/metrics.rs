@@ -257,15 +257,29 @@ pub fn set_cache_size(kind: &'static str, entries: u64, bytes: u64) {
     gauge!(CACHE_BYTES, "cache" => kind).set(bytes as f64);
 }
 
-/// One caller of a piece of work for the cache of `kind`.
-pub fn record_coalesced(kind: &'static str, leader: bool) {
-    let role = if leader { "leader" } else { "follower" };
-    counter!(COALESCE_REQUESTS, "cache" => kind, "role" => role).increment(1);
+/// The series of the flights of one kind, looked up once: each request that is not answered from memory records all three.
+#[derive(Debug)]
+pub struct Coalesced {
+    /// Callers that started a piece of work.
+    pub leaders: Counter,
+    /// Callers that joined one.
+    pub followers: Counter,
+    in_flight: Gauge,
 }
 
-/// Pieces of work under way for the cache of `kind`.
-pub fn set_coalesce_in_flight(kind: &'static str, flights: usize) {
-    gauge!(COALESCE_IN_FLIGHT, "cache" => kind).set(u32::try_from(flights).unwrap_or(u32::MAX));
+impl Coalesced {
+    /// Those of the cache of `kind`.
+    #[must_use]
+    pub fn new(kind: &'static str) -> Self {
+        let callers = |role| counter!(COALESCE_REQUESTS, "cache" => kind, "role" => role);
+        let in_flight = gauge!(COALESCE_IN_FLIGHT, "cache" => kind);
+        Self { leaders: callers("leader"), followers: callers("follower"), in_flight }
+    }
+
+    /// How many pieces of work are under way.
+    pub fn set_in_flight(&self, flights: usize) {
+        self.in_flight.set(u32::try_from(flights).unwrap_or(u32::MAX));
+    }
 }
 
 /// One answer that misses a part, by the code of its reason.

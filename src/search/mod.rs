@@ -258,7 +258,7 @@ impl Search {
         let (mut resolved, confirmed) = path.resolve(&query).await?;
         if !confirmed {
             if caching == Caching::Use
-                && let Some(stale) = path.stale(&query, &resolved, &has, started).await
+                && let Some(stale) = Box::pin(path.stale(&query, &resolved, &has, started)).await
             {
                 return Ok(stale);
             }
@@ -268,7 +268,8 @@ impl Search {
         let key = if caching == Caching::Bypass { None } else { path.key(&query, &resolved).await };
         let Some(key) = key else {
             path.results.record_bypass();
-            let flown = path.compute(&query, &resolved, (manner, true)).await?;
+            // In a box, or every request would carry the room that this takes.
+            let flown = Box::pin(path.compute(&query, &resolved, (manner, true))).await?;
             let served = if caching == Caching::Use { Served::Miss } else { Served::Bypass };
             return Ok(flown.outcome(None, served, started));
         };

@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each foreign crate that does input or output, or that is heavy: prefixes of paths below `src`.
-const HOMES: [(&str, &[&str]); 32] = [
+const HOMES: [(&str, &[&str]); 34] = [
     ("moka", &["cache/local.rs"]),
     ("axum", &["api/", "admin/", "runtime/listen/"]),
     ("hyper", &["runtime/listen/"]),
@@ -40,7 +40,9 @@ const HOMES: [(&str, &[&str]); 32] = [
     ("redis", &["cache/", "api/rate_limit/"]),
     ("deadpool_redis", &["cache/", "api/rate_limit/"]),
     ("governor", &["api/rate_limit/"]),
-    ("zstd", &["cache/", "api/coding.rs"]),
+    ("lz4_flex", &["cache/codec.rs"]),
+    ("xxhash_rust", &["cache/codec.rs"]),
+    ("zstd", &["api/coding.rs"]),
     ("brotli", &["api/coding.rs"]),
     ("fastembed", &["embed/"]),
     ("ort", &["embed/"]),

@@ -10,12 +10,10 @@ mod routes;
 mod shared;
 
 use std::{
-    fmt::{self, Write},
-    mem,
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -23,10 +21,8 @@ use axum::{
     body::Body,
     extract::{ConnectInfo, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Response},
-    response::IntoResponse,
 };
-use futures::future::{BoxFuture, Either};
-use tower::{Layer, Service};
+use bytes::Bytes;
 
 pub use self::address::{Proxies, ProxyHeader};
 pub use self::routes::Group;
@@ -129,7 +125,8 @@ impl Limits {
             return None;
         }
         let decisions = self.check_here(&buckets);
-        decisions.iter().all(|decision| decision.wait.is_none()).then_some(Counted { buckets, decisions })
+        let counted = Counted { route: "", buckets, decisions };
+        counted.over().is_none().then_some(counted)
     }
 
     /// The limits of a request: those of its address first, since whoever is over that has no say in the others.
@@ -156,12 +153,19 @@ impl Limits {
         limits.into_iter().flatten().collect()
     }
 
-    /// The limits of a request that the router has matched.
-    fn buckets_of(&self, request: &Request, group: Group) -> Vec<Bucket> {
+    /// Counts a request that the router has matched.
+    pub(super) fn count(&self, request: &Request) -> impl Future<Output = Counted> + Send + use<'_> {
+        let route = routes::of(request);
         // Without one, which only tests are, everybody is one caller.
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip());
-        self.buckets(request.extensions().get(), (peer, request.headers()), group)
+        let identity = request.extensions().get();
+        let buckets = route.map(|route| self.buckets(identity, (peer, request.headers()), route.group));
+        async move {
+            let buckets = buckets.unwrap_or_default();
+            let decisions = if buckets.is_empty() { Vec::new() } else { self.check(&buckets).await };
+            Counted { route: route.map_or("", |route| route.path), buckets, decisions }
+        }
     }
 
     /// Counts one request in this process by all its limits until one is over: that one is last.
@@ -197,59 +201,6 @@ impl Limits {
     }
 }
 
-/// Counts a request, and answers 429 where it is one too many.
-impl<S> Layer<S> for Limits {
-    type Service = Limited<S>;
-
-    fn layer(&self, inner: S) -> Limited<S> {
-        Limited { limits: self.clone(), inner }
-    }
-}
-
-/// A service behind [`Limits`].
-#[derive(Clone)]
-pub struct Limited<S> {
-    limits: Limits,
-    inner: S,
-}
-
-/// Written as a service: a request that nothing limits costs a look at its route and no memory.
-impl<S> Service<Request> for Limited<S>
-where
-    S: Service<Request, Response = Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Either<S::Future, BoxFuture<'static, Result<Response<Body>, S::Error>>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let route = routes::of(&request);
-        let buckets = route.map_or_else(Vec::new, |route| self.limits.buckets_of(&request, route.group));
-        let (Some(route), false) = (route, buckets.is_empty()) else { return Either::Left(self.inner.call(request)) };
-        // The clone is not ready yet, the one that is must be called.
-        let clone = self.inner.clone();
-        let (mut inner, limits) = (mem::replace(&mut self.inner, clone), self.limits.clone());
-        Either::Right(Box::pin(async move {
-            let decisions = limits.check(&buckets).await;
-            let over = decisions.last().and_then(|last| Some((last.wait?, buckets.get(decisions.len() - 1)?)));
-            let mut response = match over {
-                None => inner.call(request).await?,
-                Some((wait, bucket)) => {
-                    metrics::record_rate_limited(route.path, 1);
-                    refusal(wait, bucket).into_response()
-                }
-            };
-            Counted { buckets, decisions }.show(&mut response);
-            Ok(response)
-        }))
-    }
-}
-
 fn refusal(wait: Duration, bucket: &Bucket) -> Problem {
     let whose = match bucket.policy {
         "address" => "from this address".to_owned(),
@@ -263,28 +214,57 @@ fn refusal(wait: Duration, bucket: &Bucket) -> Problem {
 /// What a request was counted by, and what that came to.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
+    /// As it was matched.
+    route: &'static str,
     buckets: Vec<Bucket>,
     decisions: Vec<Decision>,
 }
 
 impl Counted {
+    /// The limit that it is over.
+    fn over(&self) -> Option<(Duration, &Bucket)> {
+        Some((self.decisions.last()?.wait?, self.buckets.get(self.decisions.len() - 1)?))
+    }
+
+    /// What to answer when it is one too many, which is counted.
+    pub(super) fn refusal(&self) -> Option<Problem> {
+        let (wait, bucket) = self.over()?;
+        metrics::record_rate_limited(self.route, 1);
+        Some(refusal(wait, bucket))
+    }
+
     /// Tells the caller what is left of its limits, where it has any.
     pub(super) fn show<B>(&self, response: &mut Response<B>) {
         if self.buckets.is_empty() {
             return;
         }
-        let (mut policies, mut left) = (String::new(), String::new());
+        // `write!` takes as long as all else about a limit.
+        let (mut policies, mut left, mut digits) =
+            (Vec::with_capacity(64), Vec::with_capacity(64), itoa::Buffer::new());
         for (bucket, decision) in self.buckets.iter().zip(&self.decisions) {
-            let comma = if policies.is_empty() { "" } else { ", " };
+            if !policies.is_empty() {
+                policies.extend_from_slice(b", ");
+                left.extend_from_slice(b", ");
+            }
             let Bucket { policy, per_minute, .. } = bucket;
             // More is available once the first request of the last minute is worth another.
             let more = seconds(decision.wait.unwrap_or_else(|| interval(*per_minute)));
-            // Writing to a string cannot fail.
-            let _ = write!(policies, "{comma}\"{policy}\";q={per_minute};w={WINDOW_SECONDS}");
-            let _ = write!(left, "{comma}\"{policy}\";r={};t={more}", decision.remaining);
+            let mut field = |text: &mut Vec<u8>, name: &str, number: u32| {
+                text.extend_from_slice(name.as_bytes());
+                text.extend_from_slice(digits.format(number).as_bytes());
+            };
+            for text in [&mut policies, &mut left] {
+                text.push(b'"');
+                text.extend_from_slice(policy.as_bytes());
+                text.push(b'"');
+            }
+            field(&mut policies, ";q=", per_minute.get());
+            field(&mut policies, ";w=", WINDOW_SECONDS);
+            field(&mut left, ";r=", decision.remaining);
+            field(&mut left, ";t=", more);
         }
         for (name, value) in [(RATE_LIMIT_POLICY, policies), (RATE_LIMIT, left)] {
-            if let Ok(value) = HeaderValue::try_from(value) {
+            if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
                 response.headers_mut().insert(name, value);
             }
         }

@@ -37,7 +37,7 @@ impl Shared {
     }
 
     async fn clear_primary(&self, share: &mut Share, primary: &Primary) -> Result<u64, Away> {
-        let pattern = format!("{}*", name::prefix());
+        let pattern = format!("{}*", name::PREFIX);
         let (mut removed, mut cursor) = (0, 0_u64);
         loop {
             let mut scan = cmd("SCAN");

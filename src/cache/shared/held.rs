@@ -1,6 +1,6 @@
 //! The open connections: a fixed number of places, each with a connection or empty.
 //!
-//! Operations take them in turn and share them. A connection that fails is let go at once, one that times out a few times
+//! Operations share them. A connection that fails is let go at once, one that times out a few times
 //! within a second too; the keeper fills empty places. No lock is held while Redis is asked.
 
 use std::{
@@ -21,6 +21,9 @@ const STRIKES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Questions that meet one short stall time out together and count as one.
 const STRIKES_APART: Duration = Duration::from_millis(100);
+
+/// Questions on one connection at once before the next is used too: more would wait behind each other's answers.
+const TOGETHER: usize = 128;
 
 /// The places for connections of one purpose.
 pub(super) struct Held {
@@ -43,6 +46,20 @@ pub(super) struct Share {
     connection: Arc<Connection>,
 }
 
+impl Connection {
+    fn was_struck(&self, now: Instant) -> bool {
+        let (at, strikes) = *self.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        strikes > 0 && now.saturating_duration_since(at) < STRIKES_WITHIN
+    }
+}
+
+impl Share {
+    fn of(connection: &Arc<Connection>) -> Self {
+        connection.users.fetch_add(1, Ordering::Relaxed);
+        Self { line: connection.line.clone(), connection: Arc::clone(connection) }
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.connection.users.fetch_sub(1, Ordering::Relaxed);
@@ -55,14 +72,24 @@ impl Held {
         Self { places: RwLock::new(vec![None; places]), next: AtomicUsize::new(0) }
     }
 
-    /// The next connection in turn; none when all places are empty.
+    /// The connection to ask on; none when all places are empty. As many as can ask on one: their commands leave in one write and
+    /// come back in one read, which costs both sides half of what two connections do. One that kept somebody waiting within the last
+    /// second is passed over.
     pub fn share(&self) -> Option<Share> {
+        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let open = || places.iter().flatten();
+        let first = open().find(|held| held.users.load(Ordering::Relaxed) < TOGETHER && !held.was_struck(now));
+        let connection = first.or_else(|| open().min_by_key(|held| held.users.load(Ordering::Relaxed)))?;
+        Some(Share::of(connection))
+    }
+
+    /// The next connection in turn, so that each is tried now and then.
+    pub fn share_in_turn(&self) -> Option<Share> {
         let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let mut in_turn = (0..places.len()).map(|step| &places[first.wrapping_add(step) % places.len()]);
-        let connection = Arc::clone(in_turn.find_map(Option::as_ref)?);
-        connection.users.fetch_add(1, Ordering::Relaxed);
-        Some(Share { line: connection.line.clone(), connection })
+        Some(Share::of(in_turn.find_map(Option::as_ref)?))
     }
 
     /// The places without a connection.

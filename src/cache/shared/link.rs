@@ -220,7 +220,7 @@ impl Link {
     }
 
     async fn measure(&self, purpose: Purpose) -> Option<Duration> {
-        let mut share = self.share(purpose)?;
+        let mut share = self.held(purpose).share_in_turn().filter(|_| self.breaker().is_closed())?;
         let started = Instant::now();
         let answer = share.line.ask(&probe_command()).await;
         self.settle(purpose, &share, answer).ok().map(|_| started.elapsed())
@@ -256,5 +256,5 @@ impl Link {
 /// A lookup as any other, which a loading server, a replica without primary or a broken cluster refuse; they would all
 /// answer a PING.
 fn probe_command() -> Cmd {
-    Cmd::get(format!("{}probe", name::prefix()))
+    Cmd::get(format!("{}probe", name::PREFIX))
 }

@@ -3,9 +3,9 @@
 use crate::cache::codec::{Kind, SCHEMA};
 
 /// What all names of this schema begin with.
-pub(super) fn prefix() -> String {
-    format!("doc-server:{SCHEMA}:")
-}
+pub(super) const PREFIX: &str = "doc-server:2:";
+
+const _: () = assert!(SCHEMA == 2, "PREFIX says the schema");
 
 /// Where a value lies in Redis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ impl Name {
     #[must_use]
     pub fn new(kind: Kind, hash: &[u8; 32]) -> Self {
         let hash = blake3::Hash::from_bytes(*hash).to_hex();
-        Self { kind, text: format!("{}{}:{hash}", prefix(), kind.as_str()) }
+        Self { kind, text: [PREFIX, kind.as_str(), ":", hash.as_str()].concat() }
     }
 
     /// What the value is for.
@@ -36,6 +36,6 @@ impl Name {
 
     /// The key of the lease on it. A cluster places keys by what stands in braces, so both lie on one node.
     pub(super) fn lease(&self) -> String {
-        format!("{}lease:{{{}}}", prefix(), self.text)
+        format!("{PREFIX}lease:{{{}}}", self.text)
     }
 }

@@ -1,7 +1,6 @@
 //! Keys: who may use which route, what a key may see, how long it is believed, and that nobody learns its secret.
 
 mod access;
-mod cost;
 mod lifetime;
 mod matrix;
 mod secrets;
