@@ -22,6 +22,7 @@ test: ## Set up and run every test that ends within 20 minutes
 	scripts/with-postgres $(cargo) test $(flags) --no-fail-fast
 	scripts/with-postgres scripts/check_container
 	scripts/with-postgres scripts/check_monitoring
+	scripts/with-postgres scripts/check_api
 
 test-long: ## The soaks and long fault runs too
 	scripts/setup test

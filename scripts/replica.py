@@ -66,12 +66,12 @@ class Run:
             "DOC_SERVER_ADMIN_BIND": self.admin,
         }
 
-    def serve(self):
+    def serve(self, **more):
         host, port = self.redis.split(":")
         if not SERVER.exists():
             sys.exit(f"error: no {SERVER}: run cargo build --release --locked")
         self.start("redis", [TOOLS / "redis-server", "--bind", host, "--port", port, "--save", "", "--dir", self.folder])
-        server = self.start("server", [SERVER, "serve"], **self.settings())
+        server = self.start("server", [SERVER, "serve"], **self.settings(), **more)
         wait_for(f"http://{self.api}/api/health", server, f"the server ({self.folder}/server.log)")
         command = [SERVER, "ingest", ROOT / "docs", "--source", "doc-server", "--version", "1.0.0"]
         subprocess.run(command, check=True, env={**os.environ, **self.settings()}, stdout=subprocess.DEVNULL)

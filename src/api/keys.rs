@@ -92,6 +92,7 @@ struct KeyList {
 
 /// What a new key shall be, as the description shows it.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes the body in openapi.json")]
 struct CreateBody {
     /// For people.

@@ -134,8 +134,8 @@ pub fn openapi() -> openapi::OpenApi {
 pub fn front(state: State) -> Front {
     let state = Arc::new(state);
     let front = Front::new(router(Arc::clone(&state)));
-    // Its layer adds to every answer.
-    if shape::cors(&state.cors_origins).is_some() {
+    // The layer of the former adds to every answer.
+    if shape::cors(&state.cors_origins).is_some() || !state.search.keeps_answers() {
         return front;
     }
     front.with_at_once(Arc::new(move |head: &Head<'_>| search::at_once(&state, head)))

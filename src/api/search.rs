@@ -41,6 +41,7 @@ const MAX_SOURCES: usize = 100;
 
 /// The parameters of a search, as the description shows them; [`query_from`] reads them.
 #[derive(Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "describes the parameters in openapi.json; a test keeps it true")]
 struct SearchParameters {

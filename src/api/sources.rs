@@ -224,6 +224,7 @@ fn marked(mut response: Response<Body>, confirmed: bool) -> Response<Body> {
 
 /// What can be changed of a source, as the description shows it.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes the body in openapi.json")]
 struct ChangeBody {
     /// For people.

@@ -202,6 +202,12 @@ impl Index {
         self.catalog.current().is_some_and(|catalog| catalog.published().any(|known| known == (version_id, generation)))
     }
 
+    /// How long ago the database was last asked what is published; none before the first time.
+    #[must_use]
+    pub fn catalog_age(&self) -> Option<Duration> {
+        self.catalog.current().map(|catalog| catalog.read_at.elapsed())
+    }
+
     /// What `read` finds in the catalog, if the one in memory is believed: at once, for what each request needs.
     pub fn with_believed_catalog<T>(&self, read: impl FnOnce(&Catalog) -> T) -> Option<T> {
         self.catalog.with_believed(|catalog| read(catalog))

@@ -41,6 +41,7 @@ const EMBED_BATCH: &str = "doc_server_embed_batch_size";
 const EMBED_QUEUE: &str = "doc_server_embed_queue_depth";
 const INDEX_SEARCHES: &str = "doc_server_index_searches_total";
 const INDEX_SECONDS: &str = "doc_server_index_search_duration_seconds";
+const CATALOG_AGE: &str = "doc_server_index_catalog_age_seconds";
 const CACHE_BREAKER: &str = "doc_server_cache_breaker_open";
 const CACHE_WRITES_DROPPED: &str = "doc_server_cache_writes_dropped_total";
 const POOL_CONNECTIONS: &str = "doc_server_pool_connections";
@@ -126,6 +127,11 @@ fn describe() {
         INDEX_SECONDS,
         Unit::Seconds,
         "Time of one leg's statements, without waiting for a connection."
+    );
+    describe_gauge!(
+        CATALOG_AGE,
+        Unit::Seconds,
+        "How long ago the database last said what is published: up to 5 while it can be asked."
     );
     describe_gauge!(CACHE_BREAKER, "Whether Redis is left alone because it failed (1) or used (0).");
     describe_counter!(CACHE_WRITES_DROPPED, "Values and leases not written to Redis, by reason.");
@@ -308,6 +314,11 @@ pub fn set_embed_queue_depth(texts: usize) {
 pub fn record_index_search(leg: &'static str, elapsed: Duration) {
     counter!(INDEX_SEARCHES, "leg" => leg).increment(1);
     histogram!(INDEX_SECONDS, "leg" => leg).record(elapsed);
+}
+
+/// How long ago the database was last asked what is published.
+pub fn set_catalog_age(age: Duration) {
+    gauge!(CATALOG_AGE).set(age.as_secs_f64());
 }
 
 /// Whether the shared tier of the cache is left alone.

@@ -59,6 +59,7 @@ use crate::{
     query::{Caching, Mode, Query},
     runtime::{
         lifecycle::Lifecycle,
+        metrics,
         shed::{self, Class, Gate},
     },
 };
@@ -334,6 +335,9 @@ impl Search {
     pub fn tidy(&self) {
         self.path.results.tidy();
         self.path.stages.vectors.kept.tidy();
+        if let Some(age) = self.path.stages.index.catalog_age() {
+            metrics::set_catalog_age(age);
+        }
     }
 
     /// Makes a hot answer anew shortly before it ends, so that nobody waits for it then.
