@@ -31,12 +31,12 @@ data_dir() {
 find_python() {
     local candidate
     for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
-        if "$candidate" -c 'import pip, sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
+        if "$candidate" -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             "$candidate" -c 'import sys; print(sys.executable)'
             return
         fi
     done
-    die "set-up downloads through pip: install Python 3.9 or later with pip (Debian: apt-get install python3-pip)," \
+    die "set-up downloads through pip: install Python 3.10 or later with pip (Debian: apt-get install python3-pip)," \
         "or name one in PYTHON"
 }
 

@@ -15,7 +15,7 @@ use axum::{
 };
 use futures::FutureExt;
 
-use super::{State, observe::observe, respond::Problem, shape};
+use super::{State, identity::Identity, observe::observe, respond::Problem, shape};
 
 /// Puts the steps before `routes`, and the observation of every request before all.
 pub(super) fn guard(routes: Router<Arc<State>>, state: &Arc<State>) -> Router<Arc<State>> {
@@ -48,6 +48,7 @@ async fn admit(state: Arc<State>, request: Request, next: Next) -> Response<Body
 async fn pass(state: &State, request: Request, next: Next) -> Result<Response<Body>, Problem> {
     let request = state.access.identify(request).await?;
     let counted = state.limits.count(&request).await;
+    let identity = request.extensions().get::<Identity>().cloned();
     let mut response = match counted.refusal() {
         Some(refusal) => refusal.into_response(),
         None => match tokio::time::timeout(state.deadline, next.run(request)).await {
@@ -57,6 +58,9 @@ async fn pass(state: &State, request: Request, next: Next) -> Result<Response<Bo
         },
     };
     counted.show(&mut response);
+    if let Some(identity) = identity {
+        identity.keep_private(&mut response);
+    }
     Ok(response)
 }
 

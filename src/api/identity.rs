@@ -10,7 +10,7 @@ use axum::{
     Router,
     body::Body,
     extract::{FromRequestParts, MatchedPath, Request, State as Shared},
-    http::{HeaderMap, Response, request::Parts},
+    http::{HeaderMap, HeaderValue, Response, header, request::Parts},
     middleware::{self, Next},
 };
 
@@ -68,6 +68,15 @@ impl Identity {
     #[must_use]
     pub fn view(&self) -> View {
         self.key.as_ref().map_or(View::everything(), |key| key.view.clone())
+    }
+
+    /// Keeps an answer that a key was needed for out of caches that others share: of `Authorization` they know that, of `X-API-Key`
+    /// they do not.
+    pub(super) fn keep_private<B>(&self, response: &mut Response<B>) {
+        if self.key.is_some() {
+            let headers = response.headers_mut();
+            headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
+        }
     }
 
     /// A limit of its own, where its key has one.

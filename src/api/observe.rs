@@ -10,6 +10,7 @@ use axum::{
     extract::{MatchedPath, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version, header},
 };
+use bytes::Bytes;
 use tracing::{Instrument, Span};
 
 use super::{rate_limit, respond::Problem};
@@ -31,7 +32,7 @@ where
     let observed = Observed::new(route, request.method(), request.headers(), began);
     let mut response = answer(request).instrument(observed.span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let mut refused = problem.write(observed.id.to_str().unwrap_or_default());
+        let mut refused = observed.write(problem).map(Body::from);
         rate_limit::keep_headers(&mut response, &mut refused);
         response = refused;
     }
@@ -68,6 +69,11 @@ impl<'a> Observed<'a> {
         );
         telemetry::adopt(&span, |name| headers.get(name)?.to_str().ok());
         Self { route, method, began, id, span, _in_flight: metrics::InFlight::start() }
+    }
+
+    /// The answer that says the problem.
+    pub fn write(&self, problem: Problem) -> Response<Bytes> {
+        problem.write(self.id.to_str().unwrap_or_default())
     }
 
     /// Puts on the answer what every answer has, and records it.

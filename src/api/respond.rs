@@ -169,10 +169,10 @@ impl Problem {
     }
 
     /// The response with its body; `request_id` is known only to the layer that observes requests.
-    pub(super) fn write(mut self, request_id: &str) -> Response<Body> {
+    pub(super) fn write(mut self, request_id: &str) -> Response<Bytes> {
         request_id.clone_into(&mut self.request_id);
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response = Response::new(Body::from(body));
+        let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

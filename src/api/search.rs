@@ -212,8 +212,14 @@ pub(super) fn at_once(state: &State, head: &Head<'_>) -> Option<Response<Bytes>>
     let ready = state.search.ready(&asked.query)?;
     let counted = state.limits.count_at_once(&identity, head)?;
     let observed = Observed::new(ROUTE, head.method, head.headers, began);
-    let outcome = state.search.take(ready, |key| respond::has_tag(head.headers, key), began.at);
-    let mut response = response_of(&outcome, coding::accepted(head.headers));
+    let mut response = if let Some(refusal) = counted.refusal() {
+        observed.write(refusal)
+    } else {
+        let outcome = state.search.take(ready, |key| respond::has_tag(head.headers, key), began.at);
+        let mut response = response_of(&outcome, coding::accepted(head.headers));
+        identity.keep_private(&mut response);
+        response
+    };
     counted.show(&mut response);
     observed.finish(&mut response, &state.leaving);
     Some(response)

@@ -153,7 +153,12 @@ impl Lifecycle {
         self.leaving.begin();
         // Who presses Ctrl-C has no load balancer in front.
         let delay = if asked == Some(Asked::ByTerminal) { Duration::ZERO } else { delay };
-        tracing::info!(?asked, serving_on_for = ?delay, "leaving");
+        let by = match asked {
+            Some(Asked::ByTerminal) => "SIGINT",
+            Some(Asked::BySupervisor) => "SIGTERM",
+            None => "a task that failed",
+        };
+        tracing::info!(by, serving_on_for = ?delay, "leaving");
         let ended = tokio::select! {
             ended = self.drain(delay, deadline) => Some(ended),
             _ = signals.next() => None,

@@ -61,6 +61,7 @@ const RATE_LIMIT_LOCAL: &str = "doc_server_rate_limit_local_total";
 const CONNECTIONS: &str = "doc_server_connections";
 const CONNECTIONS_CLOSED: &str = "doc_server_connections_closed_total";
 const CONNECTIONS_REFUSED: &str = "doc_server_connections_refused_total";
+const SPANS_LOST: &str = "doc_server_trace_spans_lost_total";
 const TLS_RELOADS: &str = "doc_server_tls_reloads_total";
 
 /// Makes the recorder global and returns the handle that renders it. Call once per process.
@@ -76,6 +77,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe();
     // Known before their first event, and where there is no Redis.
     set_cache_breaker_open(false);
+    record_spans_lost(0);
     for reason in ["full", "away", "too_large"] {
         record_cache_writes_dropped(reason, 0);
     }
@@ -152,6 +154,7 @@ fn describe() {
     describe_gauge!(CONNECTIONS, "Open connections of callers, by door.");
     describe_counter!(CONNECTIONS_CLOSED, "Connections that ended, by door and reason.");
     describe_counter!(CONNECTIONS_REFUSED, "Connections refused because the door was full.");
+    describe_counter!(SPANS_LOST, "Spans that the collector did not take.");
     describe_counter!(TLS_RELOADS, "Times the certificate was read again, by outcome.");
 }
 
@@ -453,6 +456,11 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         gauge!(CONNECTIONS, "door" => self.0).decrement(1.0);
     }
+}
+
+/// Spans that the collector did not take. Zero makes the series known before the first.
+pub fn record_spans_lost(spans: u64) {
+    counter!(SPANS_LOST).increment(spans);
 }
 
 /// The certificate's files were read again.

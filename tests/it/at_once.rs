@@ -86,7 +86,8 @@ async fn answers_at_once_are_counted_as_all_others() {
         let reply = app.at_once(&request(QUESTION, &[])).await.expect("within the limit");
         assert!(reply.header("ratelimit").contains(&format!("r={left};")), "{}", reply.header("ratelimit"));
     }
-    assert!(app.at_once(&request(QUESTION, &[])).await.is_none());
-    let refused = app.get(QUESTION).await;
+    let refused = app.at_once(&request(QUESTION, &[])).await.expect("refused at once too");
     assert_eq!((refused.status.as_u16(), refused.header("x-cache")), (429, ""));
+    assert_eq!(refused.header("content-type"), "application/problem+json");
+    assert_eq!(refused.json()["request_id"], refused.header("x-request-id"));
 }

@@ -14,6 +14,10 @@ use axum::{
 use doc_server::{
     api::rate_limit::{Config, Group, Proxies, ProxyHeader},
     cache::shared,
+    index::{
+        View,
+        keys::{NewKey, Scopes},
+    },
 };
 use futures::future::join_all;
 use insta::assert_json_snapshot;
@@ -125,6 +129,29 @@ async fn an_answer_says_what_is_left_and_when_to_come_back() {
     }
     let metrics = app.admin("/metrics").await.text();
     assert!(metrics.contains("doc_server_rate_limited_total{route=\"/api/chunks/{chunk_id}\"}"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keys_own_limit_takes_the_place_of_the_routes() {
+    let mut limits = Config { address: NonZeroU32::new(100), ..Config::default() };
+    limits.groups[Group::Sources as usize] = NonZeroU32::new(2);
+    let app = TestApp::builder().with_limits(limits).start().await;
+    let new = NewKey {
+        name: "busy".to_owned(),
+        scopes: Scopes::parse(["search"]).unwrap(),
+        view: View::everything(),
+        requests_per_minute: Some(5),
+        expires_at: None,
+    };
+    let (_, secret) = app.index.create_key(&new).await.unwrap();
+    app.index.refresh_catalog().await.unwrap();
+    for left in (0..5).rev() {
+        let reply = app.get_as(secret.reveal(), "/api/sources").await;
+        assert_eq!(reply.header("ratelimit-policy"), r#""address";q=100;w=60, "key";q=5;w=60"#);
+        assert!(allowed(&reply) && reply.header("ratelimit").contains(&format!(r#""key";r={left};"#)));
+        assert_eq!(reply.header("cache-control"), "private");
+    }
+    assert!(!allowed(&app.get_as(secret.reveal(), "/api/sources").await));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

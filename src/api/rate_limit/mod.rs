@@ -45,7 +45,7 @@ const WINDOW_SECONDS: u32 = 60;
 /// Requests a minute; none where there is no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Config {
-    /// By [`Group`], for each identity: a key, or an address without one.
+    /// By [`Group`], for each identity: a key without a limit of its own, or an address without a key.
     pub groups: [Option<NonZeroU32>; Group::ALL.len()],
     /// For each address, on all limited routes together, whatever keys it uses.
     pub address: Option<NonZeroU32>,
@@ -114,8 +114,7 @@ impl Limits {
         Self(Arc::new(Inner { config, local: Local::default(), counts: redis.map(Counts::new) }))
     }
 
-    /// Counts a search without waiting: none where all replicas count together, or when it is one too many, which is to be said by
-    /// the layer.
+    /// Counts a search without waiting: none where all replicas count together.
     pub(super) fn count_at_once(&self, identity: &Identity, head: &Head<'_>) -> Option<Counted> {
         let buckets = self.buckets(Some(identity), (head.peer.ip(), head.headers), Group::Search);
         if buckets.is_empty() {
@@ -125,8 +124,7 @@ impl Limits {
             return None;
         }
         let decisions = self.check_here(&buckets);
-        let counted = Counted { route: "", buckets, decisions };
-        counted.over().is_none().then_some(counted)
+        Some(Counted { route: "/api/search", buckets, decisions })
     }
 
     /// The limits of a request: those of its address first, since whoever is over that has no say in the others.
@@ -144,7 +142,7 @@ impl Limits {
         let limits = [
             of_address.map(|per_minute| Bucket { policy: "address", per_minute, who: address() }),
             own.zip(key).map(|(per_minute, who)| Bucket { policy: "key", per_minute, who }),
-            groups[group as usize].map(|per_minute| Bucket {
+            groups[group as usize].filter(|_| own.is_none()).map(|per_minute| Bucket {
                 policy: group.name(),
                 per_minute,
                 who: key.unwrap_or_else(address),

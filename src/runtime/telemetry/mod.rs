@@ -11,9 +11,14 @@ use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::{Level, Metadata};
+use tracing::{Level, Metadata, level_filters::LevelFilter};
 use tracing_subscriber::{
-    Layer, Registry, filter::FilterFn, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+    Layer, Registry,
+    filter::dynamic_filter_fn,
+    fmt,
+    layer::{self, SubscriberExt},
+    registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
 pub use self::context::{adopt, finish, is_exporting, outgoing};
@@ -81,7 +86,7 @@ pub fn install(config: &Config) -> Result<Telemetry, Error> {
                 .with_location(false)
                 .with_threads(false)
                 .with_target(false)
-                .with_filter(FilterFn::new(is_exported));
+                .with_filter(exported());
             let log = log(config.format).with_filter(filter.clone());
             tracing_subscriber::registry().with(spans).with(log).try_init()?;
             context::begin();
@@ -115,6 +120,12 @@ fn is_exported(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("doc_server") && *metadata.level() <= most
 }
 
+/// Asked anew for each span: layers with a filter each note its answer for the thread, and where none is asked, since all always say yes, they go by
+/// what was noted for another line. A library that asks whether a line would be written, and writes none, would lose a span.
+fn exported<S>() -> impl layer::Filter<S> {
+    dynamic_filter_fn(|metadata, _| is_exported(metadata)).with_max_level_hint(LevelFilter::DEBUG)
+}
+
 fn log<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
@@ -127,5 +138,44 @@ where
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
             fmt::layer().with_ansi(colours).with_writer(std::io::stderr).boxed()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tracing::{Id, Subscriber, span::Attributes};
+    use tracing_subscriber::layer::Context;
+
+    use super::*;
+
+    /// Counts spans.
+    #[derive(Clone, Default)]
+    struct Count(Arc<AtomicUsize>);
+
+    impl<S: Subscriber> Layer<S> for Count {
+        fn on_new_span(&self, _: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_question_about_another_line_loses_no_span() {
+        let (sent, logged) = (Count::default(), Count::default());
+        let subscriber = tracing_subscriber::registry()
+            .with(sent.clone().with_filter(exported()))
+            .with(logged.clone().with_filter(Filter::parse("info").expect("a level")));
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 {
+                // As sqlx asks before each statement.
+                assert!(!tracing::enabled!(target: "sqlx::query", Level::DEBUG));
+                drop(tracing::info_span!("request"));
+            }
+        });
+        assert_eq!((sent.0.load(Ordering::Relaxed), logged.0.load(Ordering::Relaxed)), (3, 3));
     }
 }
