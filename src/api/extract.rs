@@ -56,12 +56,17 @@ impl Fields {
     /// Reads a JSON object from a body of at most `max_bytes`.
     ///
     /// # Errors
-    /// 415 for another content type, 413 for a longer body, 400 for anything but an object.
+    /// 415 for another content type or a content coding, 413 for a longer body, 400 for anything but an object.
     pub async fn from_body(request: Request, max_bytes: usize) -> Result<Self, Problem> {
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
         if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
             let detail = "send the body as JSON with content-type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+        }
+        let coding = request.headers().get(header::CONTENT_ENCODING);
+        if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            let detail = "send the body as it is, without content-encoding";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
         }
         let bytes = read_body(request.into_body(), max_bytes).await?;
@@ -75,8 +80,10 @@ impl Fields {
 
     /// Text of a length in characters, without control characters but line ends and tabs.
     pub fn text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Option<String> {
-        let Value::String(text) = self.take(name)? else {
-            return self.refuse(name, "must be text");
+        let text = match self.take(name)? {
+            Value::String(text) => text,
+            Value::Array(_) if self.from_query => return self.refuse(name, "must be given once"),
+            _ => return self.refuse(name, "must be text"),
         };
         let allowed = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
         if !text.chars().all(allowed) {

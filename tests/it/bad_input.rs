@@ -102,6 +102,16 @@ async fn text_that_is_not_utf8_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compressed_body_is_refused_for_that() {
+    let app = TestApp::start().await;
+    for (coding, status) in [("gzip", 415), ("identity", 200)] {
+        let request = Request::post("/api/search").header("content-type", "application/json");
+        let request = request.header("content-encoding", coding).body(Body::from("{\"query\": \"x\"}")).unwrap();
+        assert_eq!(app.send(request).await.status.as_u16(), status, "{coding}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_are_refused_with_the_reason() {
     let app = with_guide().await;
     let json = "application/json";
