@@ -255,6 +255,8 @@ async fn a_primary_that_became_a_replica_is_left_for_the_new_one() {
     let proxy = Proxy::start(first.address()).await;
     let tier = Tier::connected(proxy.address()).await;
     tier.keep(&name("before"), "body").await;
+    let copied = async || second.ask::<bool>(&Cmd::exists(name("before").as_str())).await;
+    eventually("the replica has it too", copied).await;
 
     // The address leads to the new primary; connections made before still end at the old one, which only reads now.
     second.follow(None).await;
