@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -97,3 +99,16 @@ class Run:
             return json.loads(fetch(url))["data"]["result"]
         except urllib.error.HTTPError as error:
             sys.exit(f"error: Prometheus refuses {expression}: {error.read().decode()}")
+
+
+def hold(name, check):
+    """Runs `check` with a replica; its logs stay when it returns false or fails."""
+    folder = Path(tempfile.mkdtemp(prefix=f"doc-server-{name}."))
+    run = Run(folder)
+    try:
+        well = check(run)
+    finally:
+        run.stop()
+    if not well:
+        sys.exit(f"error: see above; the logs are in {folder}")
+    shutil.rmtree(folder)

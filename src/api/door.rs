@@ -15,26 +15,28 @@ use axum::{
 };
 use futures::FutureExt;
 
-use super::{State, identity::Identity, observe::observe, respond::Problem, shape};
+use super::{
+    State,
+    identity::Identity,
+    observe::{observe, observe_all},
+    respond::Problem,
+    shape,
+};
 
 /// Puts the steps before `routes`, and the observation of every request before all.
 pub(super) fn guard(routes: Router<Arc<State>>, state: &Arc<State>) -> Router<Arc<State>> {
-    let (inner, outer) = (Arc::clone(state), Arc::clone(state));
     let Some(cors) = shape::cors(&state.cors_origins) else {
         let both = async |Shared(state): Shared<Arc<State>>, request: Request, next: Next| {
             observe(&state.leaving, request, |request| admit(Arc::clone(&state), request, next)).await
         };
-        return routes.layer(middleware::from_fn_with_state(outer, both));
+        return routes.layer(middleware::from_fn_with_state(Arc::clone(state), both));
     };
     // Between the two: a browser's question before its request has no key, and it must be able to read refusals.
     let admit = |Shared(state): Shared<Arc<State>>, request: Request, next: Next| admit(state, request, next);
-    let observe = async |Shared(state): Shared<Arc<State>>, request: Request, next: Next| {
-        observe(&state.leaving, request, |request| next.run(request)).await
-    };
     routes
-        .layer(middleware::from_fn_with_state(inner, admit))
+        .layer(middleware::from_fn_with_state(Arc::clone(state), admit))
         .layer(cors)
-        .layer(middleware::from_fn_with_state(outer, observe))
+        .layer(middleware::from_fn_with_state(state.leaving.clone(), observe_all))
 }
 
 async fn admit(state: Arc<State>, request: Request, next: Next) -> Response<Body> {

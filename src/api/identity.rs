@@ -190,12 +190,8 @@ impl AdminDoor {
     pub fn guard(self, routes: Router, leaving: Leaving) -> Router {
         routes
             .layer(middleware::from_fn_with_state(self, require_admin))
-            .layer(middleware::from_fn_with_state(leaving, observe_private))
+            .layer(middleware::from_fn_with_state(leaving, observe::observe_all))
     }
-}
-
-async fn observe_private(Shared(leaving): Shared<Leaving>, request: Request, next: Next) -> Response<Body> {
-    observe::observe(&leaving, request, |request| next.run(request)).await
 }
 
 async fn require_admin(

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State as Shared},
     http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version, header},
+    middleware::Next,
 };
 use bytes::Bytes;
 use tracing::{Instrument, Span};
@@ -20,6 +21,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer ids are not echoed: they would be a way to fill the log.
 const MAX_REQUEST_ID: usize = 128;
+
+/// Observes each request of a router, as its outermost layer.
+pub async fn observe_all(Shared(leaving): Shared<Leaving>, request: Request, next: Next) -> Response<Body> {
+    observe(&leaving, request, |request| next.run(request)).await
+}
 
 /// Observes one request, which `answer` answers.
 pub async fn observe<A>(leaving: &Leaving, request: Request, answer: impl FnOnce(Request) -> A) -> Response<Body>

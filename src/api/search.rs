@@ -210,7 +210,7 @@ pub(super) fn at_once(state: &State, head: &Head<'_>) -> Option<Response<Bytes>>
         return None;
     }
     let ready = state.search.ready(&asked.query)?;
-    let counted = state.limits.count_at_once(&identity, head)?;
+    let counted = state.limits.count_at_once(ROUTE, &identity, head)?;
     let observed = Observed::new(ROUTE, head.method, head.headers, began);
     let mut response = if let Some(refusal) = counted.refusal() {
         observed.write(refusal)

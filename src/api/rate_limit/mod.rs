@@ -115,7 +115,7 @@ impl Limits {
     }
 
     /// Counts a search without waiting: none where all replicas count together.
-    pub(super) fn count_at_once(&self, identity: &Identity, head: &Head<'_>) -> Option<Counted> {
+    pub(super) fn count_at_once(&self, route: &'static str, identity: &Identity, head: &Head<'_>) -> Option<Counted> {
         let buckets = self.buckets(Some(identity), (head.peer.ip(), head.headers), Group::Search);
         if buckets.is_empty() {
             return Some(Counted::default());
@@ -124,7 +124,7 @@ impl Limits {
             return None;
         }
         let decisions = self.check_here(&buckets);
-        Some(Counted { route: "/api/search", buckets, decisions })
+        Some(Counted { route, buckets, decisions })
     }
 
     /// The limits of a request: those of its address first, since whoever is over that has no say in the others.
