@@ -130,10 +130,11 @@ async fn begin(listener: &mut PgListener) -> Result<Seen, Error> {
 
 /// Reads the catalog; an error of the statement alone keeps the connection.
 async fn refresh(index: &Index, listener: &mut PgListener, seen: &mut Seen) -> Option<Lost> {
+    let asked = Instant::now().into_std();
     let Ok(connection) = listener.acquire().await else { return Some(Lost::Closed) };
     match index.refresh_catalog_on(connection).await {
         Ok(catalog) => {
-            index.pools.alive();
+            index.pools.answered(asked);
             // Given up half way, it might leave a lock that nobody takes back: it goes with its connection.
             let told = tokio::time::timeout(PING_TIMEOUT, seen.advance(connection, catalog.epoch)).await;
             return if matches!(told, Ok(Ok(()))) { None } else { Some(Lost::Silent) };
@@ -145,9 +146,10 @@ async fn refresh(index: &Index, listener: &mut PgListener, seen: &mut Seen) -> O
 
 /// Whether the server takes writes, as its sign of life; also a look at the statements that searches wait for.
 async fn ping(index: &Index, listener: &mut PgListener) -> Result<bool, Lost> {
+    let asked = Instant::now().into_std();
     match tokio::time::timeout(PING_TIMEOUT, look(index, listener)).await {
         Ok(Ok(writable)) => {
-            index.pools.alive();
+            index.pools.answered(asked);
             Ok(writable)
         }
         Ok(Err(_)) => Err(Lost::Closed),

@@ -254,9 +254,11 @@ impl Index {
     /// When it gives none within the acquire timeout.
     pub async fn ping(&self) -> Result<Duration, Error> {
         let started = std::time::Instant::now();
-        let mut connection = self.pools.acquire("ping").await?;
-        sqlx::query("select 1").execute(&mut *connection).await?;
-        connection.done().await?;
+        let asking = async |mut reader: parked::Reader| {
+            sqlx::query("select 1").execute(&mut *reader).await?;
+            Ok(reader.done().await?)
+        };
+        reads::once(self.pools.acquire("ping").await?, &asking).await?;
         Ok(started.elapsed())
     }
 

@@ -8,6 +8,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -63,6 +64,7 @@ struct Parked {
 pub struct Reader {
     /// None only while it is given away.
     parked: Option<Parked>,
+    asked: Instant,
     in_transaction: bool,
     parking: Parking,
     held: Held,
@@ -109,12 +111,15 @@ impl Parking {
             // A pool whose attempts to connect fail times out just like one whose connections are all in use.
             sqlx::Error::PoolTimedOut if self.0.alive.is_recent() => Error::Busy { waited: patience },
             other => match Error::from(other) {
-                Error::Lost(reason) => Error::Unavailable(reason),
+                Error::Lost(reason) => {
+                    self.0.alive.hung_up();
+                    Error::Unavailable(reason)
+                }
                 other => other,
             },
         };
         let getting = async {
-            let mut reader = self.wait_for(holder).await.map_err(explain)?;
+            let mut reader = self.wait_for(holder, patience).await.map_err(explain)?;
             if let Some(sql) = self.0.begin {
                 reader.begin_with(sql).await?;
             }
@@ -124,7 +129,7 @@ impl Parking {
         got.unwrap_or_else(|_| Err(explain(sqlx::Error::PoolTimedOut)))
     }
 
-    async fn wait_for(&self, holder: &'static str) -> Result<Reader, sqlx::Error> {
+    async fn wait_for(&self, holder: &'static str, patience: Duration) -> Result<Reader, sqlx::Error> {
         self.0.waiting.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(&self.0.waiting);
         let place = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
@@ -133,19 +138,28 @@ impl Parking {
         let parked = match self.take() {
             Some(parked) => parked,
             // Rare, and connecting has a large state, which every search would carry.
-            None => Box::pin(self.connect()).await?,
+            None => Box::pin(self.connect(patience)).await?,
         };
         drop(waiting);
         if let Some(process) = parked.process {
             held.on(process);
         }
-        Ok(Reader { parked: Some(parked), in_transaction: false, parking: self.clone(), held, _place: place })
+        let (asked, parked) = (Instant::now(), Some(parked));
+        Ok(Reader { parked, asked, in_transaction: false, parking: self.clone(), held, _place: place })
     }
 
     /// One of the pool, and who is at its other end.
-    async fn connect(&self) -> Result<Parked, sqlx::Error> {
+    async fn connect(&self, patience: Duration) -> Result<Parked, sqlx::Error> {
         let since = Instant::now();
-        let mut connection = self.0.pool.acquire().await?;
+        let mut connecting = pin!(self.0.pool.acquire());
+        let mut connection = if let Ok(connected) = tokio::time::timeout(patience / 2, &mut connecting).await {
+            connected?
+        } else {
+            // The pool tries a refused connection again in silence. Those who wait for this place must know by the end of
+            // their patience.
+            self.0.alive.silent_since(since);
+            connecting.await?
+        };
         let process = match self.0.begin {
             Some(_) => None,
             None => Some(connection.fetch_one(sqlx::raw_sql("select pg_backend_pid()")).await?.try_get(0)?),
@@ -187,9 +201,9 @@ impl Parking {
         (idle, self.0.pool.size().saturating_sub(idle))
     }
 
-    /// The server answered elsewhere.
-    pub fn alive(&self) {
-        self.0.alive.now();
+    /// The server's signs of life.
+    pub fn alive(&self) -> &Alive {
+        &self.0.alive
     }
 
     /// Callers who wait for a connection now.
@@ -241,6 +255,11 @@ impl Reader {
         self.parking.0.role == Role::Replica
     }
 
+    /// The server's signs of life.
+    pub(super) fn alive(&self) -> Alive {
+        self.parking.0.alive.clone()
+    }
+
     /// Cancelled when the connection is known to be dead.
     pub(super) fn gave_up(&self) -> CancellationToken {
         self.held.gave_up().clone()
@@ -268,7 +287,7 @@ impl Reader {
         if self.in_transaction {
             self.execute(sqlx::raw_sql("commit")).await?;
         }
-        self.parking.0.alive.now();
+        self.parking.0.alive.answered(self.asked);
         if let Some(parked) = self.parked.take() {
             self.parking.park(parked);
         }

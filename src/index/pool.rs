@@ -8,7 +8,7 @@
 use std::{
     convert::Infallible,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -88,22 +88,51 @@ pub struct Pools {
 
 /// When the database last gave a sign of life: connected, or answered a statement or a check.
 #[derive(Clone, Debug)]
-pub(super) struct Alive(Arc<Mutex<Instant>>);
+pub(super) struct Alive(Arc<Mutex<Signs>>);
+
+#[derive(Debug)]
+struct Signs {
+    answered: Instant,
+    /// When it last hung up on somebody, until it answers what was asked after that.
+    hung_up: Option<Instant>,
+}
 
 impl Alive {
     /// Counts as alive until it was asked.
     pub fn now_known() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
+        Self(Arc::new(Mutex::new(Signs { answered: Instant::now(), hung_up: None })))
     }
 
-    /// It answered just now.
-    pub fn now(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    /// It has just answered what was asked at `asked`. An answer that was under way when it hung up says nothing about it
+    /// now.
+    pub fn answered(&self, asked: Instant) {
+        let mut signs = self.lock();
+        if signs.hung_up.is_none_or(|hung_up| hung_up < asked) {
+            *signs = Signs { answered: Instant::now(), hung_up: None };
+        }
     }
 
-    /// Whether it answered a moment ago.
+    /// It hung up: who waits for a connection now waits for a new one, not for one in use.
+    pub fn hung_up(&self) {
+        self.lock().hung_up = Some(Instant::now());
+    }
+
+    /// Somebody has waited for a connection since `asked`: unless it answered others meanwhile, it hung up.
+    pub fn silent_since(&self, asked: Instant) {
+        let mut signs = self.lock();
+        if signs.answered < asked {
+            signs.hung_up = Some(Instant::now());
+        }
+    }
+
+    /// Whether it answered a moment ago, and has not hung up since.
     pub fn is_recent(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < SIGN_OF_LIFE
+        let signs = self.lock();
+        signs.hung_up.is_none() && signs.answered.elapsed() < SIGN_OF_LIFE
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Signs> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -243,8 +272,8 @@ impl Pools {
     }
 
     /// The database gave a sign of life elsewhere: when all connections are in use, that is what is wrong.
-    pub(super) fn alive(&self) {
-        self.searches.alive();
+    pub(super) fn answered(&self, asked: Instant) {
+        self.searches.alive().answered(asked);
     }
 
     /// The server processes that searches have waited for a while.

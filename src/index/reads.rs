@@ -142,7 +142,11 @@ pub(super) async fn once<T, R>(reader: Reader, read: &impl Fn(Reader) -> R) -> R
 where
     R: Future<Output = Result<T, Error>>,
 {
-    let gave_up = reader.gave_up();
+    let (gave_up, alive) = (reader.gave_up(), reader.alive());
     let done = gave_up.run_until_cancelled(read(reader)).await;
-    done.unwrap_or_else(|| Err(Error::Lost("it went silent".to_owned())))
+    let done = done.unwrap_or_else(|| Err(Error::Lost("it went silent".to_owned())));
+    if let Err(Error::Lost(_)) = done {
+        alive.hung_up();
+    }
+    done
 }

@@ -4,7 +4,10 @@
 //! the server process may be another for each transaction, so there every use is one transaction that brings its settings
 //! (`set local`), and no statement outlives it. A connection that comes back in the middle of something is closed.
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     Executor, PgConnection, PgPool, Row,
@@ -96,11 +99,12 @@ pub(super) fn open(server: PgConnectOptions, role: Role, config: &Config, alive:
         .after_connect(move |connection, _| {
             let connected = connected.clone();
             Box::pin(async move {
+                let asked = Instant::now();
                 connection.execute(sqlx::raw_sql(session)).await?;
                 if role == Role::Write {
                     require_writable(connection).await?;
                 }
-                connected.now();
+                connected.answered(asked);
                 Ok(())
             })
         })
@@ -116,9 +120,10 @@ pub(super) fn open(server: PgConnectOptions, role: Role, config: &Config, alive:
         .after_release(move |connection, _| {
             let released = released.clone();
             Box::pin(async move {
+                let asked = Instant::now();
                 let clean = is_clean(connection).await;
                 match clean {
-                    Ok(_) => released.now(),
+                    Ok(_) => released.answered(asked),
                     Err(_) => metrics::record_pool_discarded("postgres", 1),
                 }
                 clean

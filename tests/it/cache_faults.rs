@@ -53,7 +53,7 @@ async fn load(app: &TestApp, name: &str, (time, rate): (Duration, u64)) -> (Dura
 
 async fn searches_go_on(fault: Fault, (time, rate): (Duration, u64)) {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.address()).await;
+    let proxy = Proxy::start(redis.address());
     let app = start(&proxy).await;
     eventually("redis is used", async || app.redis_is_used().await).await;
     let (well, _, _) = load(&app, "well", (Duration::from_secs(5), rate)).await;
@@ -87,7 +87,7 @@ async fn searches_go_on_while_redis_says_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_starts_and_searches_with_redis_absent() {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.address()).await;
+    let proxy = Proxy::start(redis.address());
     proxy.set(Fault::Refuse).await;
     let app = start(&proxy).await;
     assert_eq!(app.search("query=backoff").await["degraded"], false);

@@ -118,6 +118,23 @@ async fn a_database_that_refuses_connections_is_told_and_recovered_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_answered_a_moment_ago_is_not_called_busy_once_it_refuses() {
+    let app = start().await;
+    for idle in [true, false] {
+        expect_well(&app).await;
+        app.network().set(Fault::Refuse).await;
+        if !idle {
+            // No connection is left that could be seen to have died.
+            app.index.drop_idle();
+        }
+        for reply in join_all((0..20).map(|_| app.get(SEARCH))).await {
+            assert_eq!(reply.json()["code"], "database_unavailable", "{}", reply.text());
+        }
+        app.network().restore().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_network_is_told_and_recovered_from() {
     let app = start().await;
     // Connections that are in use when the network goes silent, and stay silent for ever.

@@ -205,7 +205,7 @@ async fn three_replicas_together_hold_the_limit_and_each_its_own_without_redis()
     const PER_MINUTE: u32 = 600;
     let time = Duration::from_secs(3);
     let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.address()).await;
+    let proxy = Proxy::start(redis.address());
     let all = replicas(proxy.address(), PER_MINUTE).await;
     let began = Instant::now();
     let (through, _) = hammer(&all, PEER, time).await;

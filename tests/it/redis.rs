@@ -198,7 +198,7 @@ fn percentile_99(took: &[Duration]) -> Duration {
 async fn withstands(fault: Fault) {
     const LEFT_ALONE: Duration = Duration::from_secs(5);
     let redis = Redis::start().await;
-    let proxy = Proxy::start(redis.address()).await;
+    let proxy = Proxy::start(redis.address());
     let tier = Tier::connected(proxy.address()).await;
     tier.keep(&name("hot"), "body").await;
     let well = look_up(&tier, Duration::from_secs(1)).await;
@@ -252,7 +252,7 @@ async fn withstands_a_redis_that_answers_garbage() {
 async fn a_primary_that_became_a_replica_is_left_for_the_new_one() {
     let first = Redis::start().await;
     let second = Redis::start_replica_of(first.address()).await;
-    let proxy = Proxy::start(first.address()).await;
+    let proxy = Proxy::start(first.address());
     let tier = Tier::connected(proxy.address()).await;
     tier.keep(&name("before"), "body").await;
     let copied = async || second.ask::<bool>(&Cmd::exists(name("before").as_str())).await;

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use doc_server::runtime::lifecycle::Lifecycle;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
 };
 
@@ -49,13 +49,14 @@ pub struct Proxy {
 
 impl Proxy {
     /// Listens on a free port of loopback and forwards to `upstream`.
-    pub async fn start(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-        let address = listener.local_addr().expect("its address");
+    pub fn start(upstream: SocketAddr) -> Self {
+        let port = reuse(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = port.local_addr().expect("its address");
+        let listener = listen(address).expect("two may have one port while neither listens");
         let state = Arc::new(watch::Sender::new(State { fault: Fault::Pass, cuts: 0, accepted: 0, upstream }));
         let (told, listening) = watch::channel(true);
         let lifecycle = Lifecycle::new();
-        let accepting = accept_task(listener, Arc::clone(&state), told, lifecycle.clone());
+        let accepting = accept_task((port, listener), Arc::clone(&state), told, lifecycle.clone());
         let stopping = lifecycle.stopping();
         lifecycle.spawn_detached(async move { stopping.run_until_cancelled(accepting).await });
         Self { address, state, listening, lifecycle }
@@ -105,14 +106,27 @@ impl Drop for Proxy {
     }
 }
 
-/// Accepts while it may; closes the listener while connections are refused, and listens on the same port again.
+/// A socket on `address` that lets others have it too, as long as they say the same.
+fn reuse(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    reuse(address)?.listen(1024)
+}
+
+/// Accepts while it may; closes the listener while connections are refused, and listens on the same port again. `port` is held
+/// all the time: otherwise another test's server is given it, and answers.
 async fn accept_task(
-    listener: TcpListener,
+    (port, listener): (TcpSocket, TcpListener),
     state: Arc<watch::Sender<State>>,
     told: watch::Sender<bool>,
     lifecycle: Lifecycle,
 ) {
-    let address = listener.local_addr().expect("its address");
+    let address = port.local_addr().expect("its address");
     let mut listener = Some(listener);
     let mut changes = state.subscribe();
     loop {
@@ -122,11 +136,8 @@ async fn accept_task(
             let _ = changes.changed().await;
             continue;
         }
-        if listener.is_none() {
-            listener = TcpListener::bind(address).await.ok();
-        }
-        told.send_replace(listener.is_some());
-        let Some(open) = &listener else { continue };
+        let open = listener.get_or_insert_with(|| listen(address).expect("the port is held"));
+        told.send_replace(true);
         tokio::select! {
             accepted = open.accept() => if let Ok((client, _)) = accepted {
                 state.send_if_modified(|state| {
@@ -215,7 +226,7 @@ async fn echo() -> (Proxy, Lifecycle) {
             }));
         }
     }));
-    (Proxy::start(address).await, lifecycle)
+    (Proxy::start(address), lifecycle)
 }
 
 /// Sends three bytes and waits for them, at most a quarter of a second.
@@ -247,6 +258,8 @@ async fn a_proxy_refuses_and_cuts_connections() {
     proxy.set(Fault::Refuse).await;
     let refused = TcpStream::connect(proxy.address()).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let taken = TcpSocket::new_v4().unwrap().bind(proxy.address()).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse, "nobody else is given the port meanwhile");
     proxy.restore().await;
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
     answers(&mut stream).await.unwrap();

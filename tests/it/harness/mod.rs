@@ -226,7 +226,7 @@ impl Builder {
         let lifecycle = Lifecycle::new();
         let probe = Probe::default();
         let embedder = Embedder::new(self.embed_config(&probe), &lifecycle).expect("an embedder");
-        let proxy = if self.proxied { Some(Proxy::start(database.address()).await) } else { None };
+        let proxy = if self.proxied { Some(Proxy::start(database.address())) } else { None };
         let mut options = match &proxy {
             Some(proxy) => database.options.clone().host("127.0.0.1").port(proxy.address().port()),
             None => database.options.clone(),
