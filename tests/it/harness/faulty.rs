@@ -156,7 +156,8 @@ async fn accept_task(
 /// One connection, until either side or a fault ends it.
 async fn forward(mut client: TcpStream, mut changes: watch::Receiver<State>) {
     let began = *changes.borrow_and_update();
-    if began.fault == Fault::Reset {
+    // One that was accepted in the moment before connections were refused would be forwarded for ever.
+    if matches!(began.fault, Fault::Reset | Fault::Refuse) {
         let _ = client.set_zero_linger();
         return;
     }
