@@ -204,7 +204,15 @@ impl Pools {
         let mut connection = connecting.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Error::connect)?;
         check_server(&mut connection, &config).await?;
         connection.close().await.map_err(Error::connect)?;
+        pools.open_first().await?;
         Ok(pools)
+    }
+
+    /// Parks a connection for the first statements, with more patience than a search has: a process that starts on a busy machine
+    /// must not fail for it.
+    async fn open_first(&self) -> Result<(), Error> {
+        let reader = self.searches.acquire("start", FIRST_CONNECTION).await?;
+        Ok(reader.done().await?)
     }
 
     /// A connection of the primary, for as long as the caller keeps it: statements that may be repeated rather go through

@@ -28,8 +28,8 @@ const RELEASE_CHECK_TIMEOUT: Duration = Duration::from_millis(100);
 const ACQUIRE_CHECK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The longest an import waits for a connection: nobody waits for the answer, and a server that was away for a moment costs it
-/// nothing.
-const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// nothing. Readers have a patience of their own.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A statement whose connection was closed stops in the server within this. With the check above, a caller who is gone or late costs the
 /// database a fifth of a second more and no longer. A look is one system call, and only long statements are looked at.
@@ -94,7 +94,7 @@ pub(super) fn open(server: PgConnectOptions, role: Role, config: &Config, alive:
     let (connected, released) = (alive.clone(), alive.clone());
     PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(if role == Role::Write { WRITE_PATIENCE } else { config.acquire_timeout })
+        .acquire_timeout(PATIENCE)
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
             let connected = connected.clone();

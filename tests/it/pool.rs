@@ -23,7 +23,7 @@ use crate::harness::{
     TestApp,
     database::Database,
     eventually,
-    faulty::Fault,
+    faulty::{Fault, Proxy},
     fixtures::{GUIDE, borrowed, many_pages},
     postgres::Server,
     within,
@@ -61,6 +61,19 @@ async fn no_search_is_lost_when_the_server_ends_its_sessions() {
         assert_eq!((reply.status, &reply.json()["degraded"]), (StatusCode::OK, &json!(false)), "{}", reply.text());
     }
     assert!(metric(&app, "doc_server_pool_retries_total").await > before, "connections did break");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_starts_over_a_network_on_which_connecting_takes_longer_than_a_search_waits() {
+    let database = Database::migrated().await;
+    let proxy = Proxy::start(database.address());
+    proxy.set(Fault::Delay(Duration::from_millis(60))).await;
+    let options = database.options.clone().host("127.0.0.1").port(proxy.address().port());
+    let index = Index::connect(options, index::Config::default()).await.expect("a first connection");
+    let read = index.refresh_catalog().await;
+    index.close().await;
+    database.drop_now().await;
+    read.expect("its first statement");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
