@@ -20,10 +20,9 @@ use doc_server::{
         keys::{NewKey, Scopes},
     },
     query::Query,
-    runtime::listen::{self, Front, Head},
+    runtime::listen::{self, Early, Front, Head},
     search::{Manner, Search},
 };
-use percent_encoding::percent_decode_str;
 
 use super::{Ground, SMALL, Served, blocking, tools};
 use crate::{
@@ -103,20 +102,19 @@ async fn measure(served: &Served, wrk: std::path::PathBuf) -> Result<(), Failure
     .await
 }
 
-/// The search and its bytes, nothing else.
+/// The search: its parameters, the look for its answer, the bytes, nothing else.
 fn bare(search: Search) -> Front {
     let answer = move |head: &Head<'_>| {
-        let text = head.uri.query()?.strip_prefix("query=")?;
-        let query = Query { text: percent_decode_str(text).decode_utf8().ok()?.into_owned(), ..Query::default() };
-        let outcome = search.take(search.ready(&query)?, |_| false, std::time::Instant::now());
+        let ready = search.ready(&api::read_search(head.uri.query()?).ok()?)?;
+        let outcome = search.take(ready, |_| false, std::time::Instant::now());
         let mut response = Response::new(outcome.body.plain());
         // As many as the answer itself has: they are no layer.
         for (name, value) in OWN_HEADERS {
             response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        Some(response)
+        Some(Early::Ready(response))
     };
-    Front::new(Router::new()).with_at_once(Arc::new(answer))
+    Front::new(Router::new()).with_early(Arc::new(answer))
 }
 
 fn state(served: &Served) -> api::State {

@@ -3,7 +3,7 @@
 //!
 //! One function and not a layer for each step, since a layer puts the request on the heap and its answer through one more future.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::{any::Any, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -40,11 +40,18 @@ pub(super) fn guard(routes: Router<Arc<State>>, state: &Arc<State>) -> Router<Ar
 }
 
 async fn admit(state: Arc<State>, request: Request, next: Next) -> Response<Body> {
-    match AssertUnwindSafe(pass(&state, request, next)).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(problem)) => problem.into_response(),
-        Err(panic) => answer_panic(&*panic),
-    }
+    // Pinned here, since what is moved into one future after the other is copied, and has room in each.
+    contain(pin!(pass(&state, request, next))).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Makes a panic of `work` a problem.
+pub(super) async fn contain<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(tell(&*panic)))
+}
+
+/// Gives `work` up when its time is over. The connections it held are checked, and closed where they are dead.
+pub(super) async fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(deadline, work).await.map_err(|_| Problem::deadline())
 }
 
 async fn pass(state: &State, request: Request, next: Next) -> Result<Response<Body>, Problem> {
@@ -53,11 +60,7 @@ async fn pass(state: &State, request: Request, next: Next) -> Result<Response<Bo
     let identity = request.extensions().get::<Identity>().cloned();
     let mut response = match counted.refusal() {
         Some(refusal) => refusal.into_response(),
-        None => match tokio::time::timeout(state.deadline, next.run(request)).await {
-            Ok(response) => response,
-            // The connections it held are checked, and closed where they are dead.
-            Err(_) => Problem::deadline().into_response(),
-        },
+        None => within(state.deadline, next.run(request)).await.unwrap_or_else(IntoResponse::into_response),
     };
     counted.show(&mut response);
     if let Some(identity) = identity {
@@ -66,8 +69,8 @@ async fn pass(state: &State, request: Request, next: Next) -> Result<Response<Bo
     Ok(response)
 }
 
-fn answer_panic(panic: &(dyn Any + Send)) -> Response<Body> {
+fn tell(panic: &(dyn Any + Send)) -> Problem {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(panic = message.unwrap_or("without a message"), "a handler panicked");
-    Problem::internal().into_response()
+    Problem::internal()
 }

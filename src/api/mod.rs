@@ -37,6 +37,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use keys::KeyBody;
 pub use respond::Problem;
+pub use search::read_search;
 
 use self::{identity::Access, rate_limit::Limits};
 use crate::{
@@ -129,16 +130,16 @@ pub fn openapi() -> openapi::OpenApi {
     described_routes().1
 }
 
-/// What answers at the public door: searches that lie ready at once, all else through the router.
+/// What answers at the public door: searches by the shortest way, all else through the router.
 #[must_use]
 pub fn front(state: State) -> Front {
     let state = Arc::new(state);
     let front = Front::new(router(Arc::clone(&state)));
     // The layer of the former adds to every answer.
-    if shape::cors(&state.cors_origins).is_some() || !state.search.keeps_answers() {
+    if shape::cors(&state.cors_origins).is_some() {
         return front;
     }
-    front.with_at_once(Arc::new(move |head: &Head<'_>| search::at_once(&state, head)))
+    front.with_early(Arc::new(move |head: &Head<'_>| search::early(&state, head)))
 }
 
 fn router(state: Arc<State>) -> Router {
@@ -152,7 +153,7 @@ async fn keep_deadline(
     request: Request,
     next: middleware::Next,
 ) -> Result<Response, Problem> {
-    tokio::time::timeout(deadline, next.run(request)).await.map_err(|_| Problem::deadline())
+    door::within(deadline, next.run(request)).await
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Problem {

@@ -3,7 +3,7 @@
 //! Outside of all else: it sees every answer, also those of unmatched routes and caught panics, and writes the problems'
 //! bodies because it alone knows the request id.
 
-use std::time::Instant;
+use std::{pin::pin, time::Instant};
 
 use axum::{
     body::Body,
@@ -36,7 +36,7 @@ where
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let began = Began { at: Instant::now(), version: request.version() };
     let observed = Observed::new(route, request.method(), request.headers(), began);
-    let mut response = answer(request).instrument(observed.span.clone()).await;
+    let mut response = pin!(answer(request)).instrument(observed.span()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let mut refused = observed.write(problem).map(Body::from);
         rate_limit::keep_headers(&mut response, &mut refused);
@@ -80,6 +80,11 @@ impl<'a> Observed<'a> {
     /// The answer that says the problem.
     pub fn write(&self, problem: Problem) -> Response<Bytes> {
         problem.write(self.id.to_str().unwrap_or_default())
+    }
+
+    /// What happens for this request happens in it.
+    pub fn span(&self) -> Span {
+        self.span.clone()
     }
 
     /// Puts on the answer what every answer has, and records it.

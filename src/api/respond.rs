@@ -272,6 +272,11 @@ pub fn json(value: &impl Serialize) -> Result<Response<Body>, Problem> {
     Ok(json_bytes(body.into()))
 }
 
+/// Of `headers`, those that [`has_tag`] reads.
+pub fn conditions(headers: &HeaderMap) -> HeaderMap {
+    headers.get_all(header::IF_NONE_MATCH).iter().map(|value| (header::IF_NONE_MATCH, value.clone())).collect()
+}
+
 /// Whether `If-None-Match` names the answer of `key`: in a list, weak or strong, or as `*`.
 pub fn has_tag(headers: &HeaderMap, key: &Key) -> bool {
     if !headers.contains_key(header::IF_NONE_MATCH) {

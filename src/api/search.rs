@@ -1,6 +1,7 @@
 //! `GET` and `POST /api/search`: parameters to a [`Query`], the answer's bytes with timings in a header.
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,14 +13,17 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::Deserialize;
+use tracing::Instrument;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     State, coding,
+    door::{contain, within},
     extract::{Fields, refuse_parameters},
     identity::Identity,
     observe::{Began, Observed},
     policy,
+    rate_limit::Counted,
     respond::{self, Problem},
     shed,
 };
@@ -27,7 +31,11 @@ use crate::{
     answer::Answer,
     index::{Selection, View},
     query::{Caching, Content, Cursor, Fusion, MAX_MATCHES, MAX_QUERY_CHARS, Mode, Query, Ranking},
-    runtime::{listen::Head, shed::Class, telemetry},
+    runtime::{
+        listen::{Early, Head},
+        shed::Class,
+        telemetry,
+    },
     search::{Coding, Key, Manner, Outcome, Served, Timings},
 };
 
@@ -182,22 +190,27 @@ async fn answer(
     caller: Caller<'_>,
     has: impl Fn(&Key) -> bool,
 ) -> Result<Response<Body>, Problem> {
-    let Asked { query, caching, timeout } = query_from(fields, caller.identity.view())?;
-    let searching = state.search.run(query, Manner { caching, class: caller.class }, has);
-    let outcome = match timeout {
-        // Without one the server's bound on every request holds. Given up, the search leaves nothing running.
-        None => searching.await?,
-        Some(timeout) => tokio::time::timeout(timeout, searching).await.map_err(|_| Problem::deadline())??,
-    };
+    let asked = query_from(fields, caller.identity.view())?;
+    let outcome = find(state, asked, caller.class, has).await?;
     Ok(response_of(&outcome, caller.coding).map(Body::from))
 }
 
-/// The route that [`at_once`] answers.
+async fn find(state: &State, asked: Asked, class: Class, has: impl Fn(&Key) -> bool) -> Result<Outcome, Problem> {
+    let Asked { query, caching, timeout } = asked;
+    let searching = pin!(state.search.run(query, Manner { caching, class }, has));
+    Ok(match timeout {
+        // Without one the server's bound on every request holds. Given up, the search leaves nothing running.
+        None => searching.await?,
+        Some(timeout) => within(timeout, searching).await??,
+    })
+}
+
+/// The route that [`early`] answers.
 const ROUTE: &str = "/api/search";
 
-/// A search whose answer lies ready in this process, as the layers and [`search_documents`] would answer it: all else, failures too, is
-/// theirs.
-pub(super) fn at_once(state: &State, head: &Head<'_>) -> Option<Response<Bytes>> {
+/// A search that may be asked as it is, by a caller of whom that is known: answered as the layers and [`search_documents`] would. What
+/// is refused, or has to be read or traced first, is theirs.
+pub(super) fn early(state: &Arc<State>, head: &Head<'_>) -> Option<Early> {
     // Requests that are traced show each layer and stage.
     if head.method != Method::GET || head.uri.path() != ROUTE || telemetry::is_exporting() {
         return None;
@@ -206,23 +219,53 @@ pub(super) fn at_once(state: &State, head: &Head<'_>) -> Option<Response<Bytes>>
     let identity = state.access.at_once(policy::of(head.method, ROUTE)?, head.headers)?.ok()?;
     let fields = Fields::from_query(head.uri.query()).ok()?;
     let asked = query_from(fields, identity.view()).ok()?;
-    if asked.caching != Caching::Use {
-        return None;
-    }
-    let ready = state.search.ready(&asked.query)?;
+    let ready = if asked.caching == Caching::Use { state.search.ready(&asked.query) } else { None };
     let counted = state.limits.count_at_once(ROUTE, &identity, head)?;
     let observed = Observed::new(ROUTE, head.method, head.headers, began);
-    let mut response = if let Some(refusal) = counted.refusal() {
-        observed.write(refusal)
-    } else {
+    let refused = counted.refusal();
+    let asking = Asking { identity, counted, observed, coding: coding::accepted(head.headers) };
+    if let Some(refusal) = refused {
+        return Some(Early::Ready(asking.end(Err(refusal), state)));
+    }
+    if let Some(ready) = ready {
         let outcome = state.search.take(ready, |key| respond::has_tag(head.headers, key), began.at);
-        let mut response = response_of(&outcome, coding::accepted(head.headers));
-        identity.keep_private(&mut response);
-        response
+        return Some(Early::Ready(asking.end(Ok(outcome), state)));
+    }
+    let (class, conditions) = (shed::class_of(head.headers), respond::conditions(head.headers));
+    let (state, span) = (Arc::clone(state), asking.observed.span());
+    let coming = async move {
+        let found = {
+            // Pinned here, since what is moved into one future after the other is copied, and has room in each.
+            let finding = pin!(find(&state, asked, class, |key| respond::has_tag(&conditions, key)));
+            contain(async { within(state.deadline, finding).await? }).await
+        };
+        asking.end(found, &state)
     };
-    counted.show(&mut response);
-    observed.finish(&mut response, &state.leaving);
-    Some(response)
+    Some(Early::Coming(Box::pin(coming.instrument(span))))
+}
+
+/// A search on its shortest way: what the layers would know of it.
+struct Asking {
+    identity: Identity,
+    counted: Counted,
+    observed: Observed<'static>,
+    coding: Option<Coding>,
+}
+
+impl Asking {
+    fn end(self, found: Result<Outcome, Problem>, state: &State) -> Response<Bytes> {
+        let mut response = match found {
+            Ok(outcome) => {
+                let mut response = response_of(&outcome, self.coding);
+                self.identity.keep_private(&mut response);
+                response
+            }
+            Err(problem) => self.observed.write(problem),
+        };
+        self.counted.show(&mut response);
+        self.observed.finish(&mut response, &state.leaving);
+        response
+    }
 }
 
 fn response_of(outcome: &Outcome, accepted: Option<Coding>) -> Response<Bytes> {
@@ -270,6 +313,14 @@ fn x_cache(served: Served) -> &'static str {
         Served::Miss => "miss",
         Served::Bypass => "bypass",
     }
+}
+
+/// The search that the query string of a `GET /api/search` asks for, of all sources.
+///
+/// # Errors
+/// As [`search_documents`]: 400 for an unknown name, 422 for values that are not allowed.
+pub fn read_search(query: &str) -> Result<Query, Problem> {
+    Ok(query_from(Fields::from_query(Some(query))?, View::everything())?.query)
 }
 
 /// Reads and checks the parameters of a caller who may see `view`.

@@ -13,17 +13,11 @@ pub struct Ready {
 }
 
 impl Search {
-    /// Whether this process keeps answers at all: without that nothing is ever ready.
-    #[must_use]
-    pub fn keeps_answers(&self) -> bool {
-        self.path.config.cache.result_bytes > 0
-    }
-
     /// The kept answer to `query`, by a catalog that is believed. None says nothing: [`Search::run`] finds out.
     #[must_use]
     pub fn ready(&self, query: &Query) -> Option<Ready> {
         // The generations of a page are looked up in the database.
-        if query.cursor.is_some() {
+        if query.cursor.is_some() || self.path.config.cache.result_bytes == 0 {
             return None;
         }
         let resolve = self.with_believed_catalog(|catalog| catalog.resolve(&query.selection, &query.view));

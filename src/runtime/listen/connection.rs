@@ -11,6 +11,7 @@ use std::{
 
 use axum::{extract::ConnectInfo, routing::future::RouteFuture};
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use hyper::{
     Request, Response,
     body::{Body as _, Incoming},
@@ -27,7 +28,7 @@ use tower::Service;
 use super::{
     Config,
     body::{Answer, Pace, upload},
-    front::{Front, Head},
+    front::{Early, Front, Head},
     http2::{Metered, PREFACE, Streams},
     stream::Watched,
     watch::{End, OpenRequest, Phase, Protocol, Watch},
@@ -138,8 +139,12 @@ impl Connection {
     /// One request; open until its answer is handed over.
     fn answer(&self, request: Request<Incoming>, pace: Option<Arc<Pace>>) -> Answering {
         let open = self.watch.begin();
-        if let Some(response) = self.at_once(&request) {
-            return Answering::Given(Some(response.map(|bytes| Answer::whole(bytes, open, pace))));
+        match self.early(&request) {
+            Some(Early::Ready(response)) => {
+                return Answering::Given(Some(response.map(|bytes| Answer::whole(bytes, open, pace))));
+            }
+            Some(Early::Coming(response)) => return Answering::Coming { response, open: Some((open, pace)) },
+            None => {}
         }
         let timeout = self.door.config.body_timeout;
         let mut request = request.map(|body| upload(body, timeout, open.watch()));
@@ -149,10 +154,10 @@ impl Connection {
         Answering::Routed { route, open: Some(open), pace }
     }
 
-    fn at_once(&self, request: &Request<Incoming>) -> Option<Response<Bytes>> {
+    fn early(&self, request: &Request<Incoming>) -> Option<Early> {
         let (method, uri, version, headers) = (request.method(), request.uri(), request.version(), request.headers());
         let head = Head { method, uri, version, headers, peer: self.peer };
-        request.body().is_end_stream().then(|| self.door.front.at_once(&head))?
+        request.body().is_end_stream().then(|| self.door.front.early(&head))?
     }
 }
 
@@ -160,6 +165,8 @@ impl Connection {
 enum Answering {
     /// Answered already.
     Given(Option<Response<Answer>>),
+    /// On its way without the router.
+    Coming { response: BoxFuture<'static, Response<Bytes>>, open: Option<(OpenRequest, Option<Arc<Pace>>)> },
     /// On its way through the router.
     Routed { route: RouteFuture<Infallible>, open: Option<OpenRequest>, pace: Option<Arc<Pace>> },
 }
@@ -171,6 +178,11 @@ impl Future for Answering {
         match &mut *self {
             // Nobody polls an answered future again.
             Self::Given(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            Self::Coming { response, open } => {
+                let response = ready!(response.as_mut().poll(cx));
+                let Some((open, pace)) = open.take() else { return Poll::Pending };
+                Poll::Ready(Ok(response.map(|bytes| Answer::whole(bytes, open, pace))))
+            }
             Self::Routed { route, open, pace } => {
                 let response = ready!(Pin::new(route).poll(cx))?;
                 let (open, pace) = (open.take(), pace.take());

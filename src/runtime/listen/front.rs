@@ -2,7 +2,8 @@
 //!
 //! A router puts each of its layers, and each request on its way through them, on the heap. For most answers that is nothing beside
 //! their work; for one that lies ready in memory it is most of it. So a door may be given one function that sees a request's
-//! head before the router does. Nothing in it may wait. What it does not answer, or panics over, goes to the router as it came.
+//! head before the router does. It does not wait; what it answers lies ready or is on its way. What it does not answer, or
+//! panics over, goes to the router as it came.
 
 use std::{
     fmt,
@@ -16,6 +17,7 @@ use axum::{
     http::{HeaderMap, Method, Response, Uri, Version},
 };
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
 /// The head of a request that has no body.
 #[derive(Clone, Copy, Debug)]
@@ -32,27 +34,35 @@ pub struct Head<'a> {
     pub peer: SocketAddr,
 }
 
-/// The answer to a head, if it can be given without waiting.
-pub type AtOnce = dyn Fn(&Head<'_>) -> Option<Response<Bytes>> + Send + Sync;
+/// What is answered before the router.
+pub enum Early {
+    /// It lay ready.
+    Ready(Response<Bytes>),
+    /// It is on its way. Dropped, nobody waits for it any more.
+    Coming(BoxFuture<'static, Response<Bytes>>),
+}
+
+/// Answers a head, or leaves it to the router.
+pub type Answers = dyn Fn(&Head<'_>) -> Option<Early> + Send + Sync;
 
 /// What answers at a door. Cheap to clone.
 #[derive(Clone)]
 pub struct Front {
     router: Router,
-    at_once: Option<Arc<AtOnce>>,
+    early: Option<Arc<Answers>>,
 }
 
 impl Front {
     /// The router alone.
     #[must_use]
     pub fn new(router: Router) -> Self {
-        Self { router, at_once: None }
+        Self { router, early: None }
     }
 
-    /// Asks `at_once` before the router.
+    /// Asks `early` before the router.
     #[must_use]
-    pub fn with_at_once(self, at_once: Arc<AtOnce>) -> Self {
-        Self { at_once: Some(at_once), ..self }
+    pub fn with_early(self, early: Arc<Answers>) -> Self {
+        Self { early: Some(early), ..self }
     }
 
     /// The router.
@@ -60,12 +70,12 @@ impl Front {
         &self.router
     }
 
-    /// What can be said without the router.
+    /// What is answered without the router.
     #[must_use]
-    pub fn at_once(&self, head: &Head<'_>) -> Option<Response<Bytes>> {
-        let at_once = self.at_once.as_ref()?;
+    pub fn early(&self, head: &Head<'_>) -> Option<Early> {
+        let early = self.early.as_ref()?;
         // The router answers a panic with 500; here it would only end the connection.
-        catch_unwind(AssertUnwindSafe(|| at_once(head))).ok().flatten()
+        catch_unwind(AssertUnwindSafe(|| early(head))).ok().flatten()
     }
 }
 
@@ -77,7 +87,7 @@ impl From<Router> for Front {
 
 impl fmt::Debug for Front {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Front").field("at_once", &self.at_once.is_some()).finish_non_exhaustive()
+        formatter.debug_struct("Front").field("early", &self.early.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -87,16 +97,16 @@ mod tests {
 
     #[test]
     fn a_panic_leaves_the_request_to_the_router() {
-        let front = Front::new(Router::new()).with_at_once(Arc::new(|head: &Head<'_>| {
+        let front = Front::new(Router::new()).with_early(Arc::new(|head: &Head<'_>| {
             assert!(head.uri.path() != "/panic", "as asked");
-            Some(Response::new(Bytes::from_static(b"here")))
+            Some(Early::Ready(Response::new(Bytes::from_static(b"here"))))
         }));
         let answer = |path: &str| {
             let (uri, headers) = (path.parse().expect("a path"), HeaderMap::new());
             let peer = ([127, 0, 0, 1], 1).into();
-            front.at_once(&Head { method: &Method::GET, uri: &uri, version: Version::HTTP_11, headers: &headers, peer })
+            front.early(&Head { method: &Method::GET, uri: &uri, version: Version::HTTP_11, headers: &headers, peer })
         };
-        assert_eq!(answer("/").expect("an answer").body(), "here");
+        assert!(matches!(answer("/"), Some(Early::Ready(response)) if response.body() == "here"));
         assert!(answer("/panic").is_none());
     }
 }

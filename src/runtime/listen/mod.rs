@@ -25,7 +25,7 @@ pub use self::{
     bind::bind,
     body::BodyTimeout,
     bounds::{Config, Http2},
-    front::{AtOnce, Front, Head},
+    front::{Answers, Early, Front, Head},
 };
 use self::{
     connection::{Connection, Door},

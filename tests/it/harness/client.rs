@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, Method, Request, Response, StatusCode, header},
 };
 use bytes::Bytes;
-use doc_server::runtime::listen::{Front, Head};
+use doc_server::runtime::listen::{Early, Front, Head};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -96,10 +96,17 @@ impl TestApp {
         send(&self.front, request).await
     }
 
-    /// What is said before the layers, if anything.
+    /// What is said before the layers without waiting, if anything.
     pub async fn at_once(&self, request: &Request<Body>) -> Option<Reply> {
-        let response = at_once(&self.front, request)?;
-        Some(read(response).await)
+        match early(&self.front, request)? {
+            Early::Ready(response) => Some(read(response.map(Body::from)).await),
+            Early::Coming(_) => None,
+        }
+    }
+
+    /// What is answered before the layers, if anything.
+    pub async fn early(&self, request: &Request<Body>) -> Option<Reply> {
+        Some(read(come(early(&self.front, request)?).await).await)
     }
 
     /// The same request through all layers.
@@ -135,20 +142,28 @@ pub async fn post_to(front: &Front, path: &str, body: &Value) -> Reply {
     send(front, request.body(Body::from(body.to_string())).expect("a request")).await
 }
 
-/// As the listener does: what can be said at once, else the router.
+/// As the listener does: what is answered early, else the router.
 async fn send(front: &Front, request: Request<Body>) -> Reply {
-    let response = match at_once(front, &request) {
-        Some(response) => response,
+    let response = match early(front, &request) {
+        Some(early) => come(early).await,
         None => front.router().clone().oneshot(request).await.expect("routers do not fail"),
     };
     read(response).await
 }
 
-fn at_once(front: &Front, request: &Request<Body>) -> Option<Response<Body>> {
+fn early(front: &Front, request: &Request<Body>) -> Option<Early> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(NOBODY, |ConnectInfo(peer)| *peer);
     let (method, uri, version, headers) = (request.method(), request.uri(), request.version(), request.headers());
     let head = Head { method, uri, version, headers, peer };
-    request.body().is_end_stream().then(|| front.at_once(&head))?.map(|response| response.map(Body::from))
+    request.body().is_end_stream().then(|| front.early(&head))?
+}
+
+async fn come(early: Early) -> Response<Body> {
+    match early {
+        Early::Ready(response) => response,
+        Early::Coming(response) => response.await,
+    }
+    .map(Body::from)
 }
 
 async fn read(response: Response<Body>) -> Reply {
