@@ -318,7 +318,7 @@ fn x_cache(served: Served) -> &'static str {
 /// The search that the query string of a `GET /api/search` asks for, of all sources.
 ///
 /// # Errors
-/// As [`search_documents`]: 400 for an unknown name, 422 for values that are not allowed.
+/// As that: 400 for an unknown name, 422 for values that are not allowed.
 pub fn read_search(query: &str) -> Result<Query, Problem> {
     Ok(query_from(Fields::from_query(Some(query))?, View::everything())?.query)
 }
