@@ -1,5 +1,5 @@
 //! What stands around a cached search: ids, metrics, keys, rate limits, log and traces (both off, as where nobody reads them), against the
-//! same search at the same listener without any of them. And the same again through the router, as a search that is not cached goes.
+//! same search at the same listener without any of them. And the same again through the router, as a search that is traced goes.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 

@@ -178,8 +178,8 @@ impl DerefMut for Write {
 }
 
 impl Pools {
-    /// Opens the pools and one connection, so that a wrong address or password, an old server, and pools that are too large
-    /// for it are known at once.
+    /// Opens the pools and, before the first of their connections, one beside them, so that a wrong address or password, an old
+    /// server, and pools that are too large for it are known at once.
     pub(super) async fn connect(
         primary: PgConnectOptions,
         replicas: Vec<PgConnectOptions>,

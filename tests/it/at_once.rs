@@ -1,4 +1,4 @@
-//! Answers that lie ready are given before the layers: just what the layers would have answered, and only then.
+//! Searches are answered before the layers, and at once when the answer lies ready: just what the layers would have answered.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ async fn what_is_answered_early_is_what_the_layers_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_has_to_wait_or_is_refused_goes_through_the_layers() {
+async fn what_has_to_wait_or_is_refused_is_not_said_at_once() {
     let app = TestApp::start().await;
     app.ingest(&GUIDE, "guide", "1.0.0").await;
     assert!(app.at_once(&request(QUESTION, &[])).await.is_none(), "nobody has asked it yet");
