@@ -10,6 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
+use scopeguard::ScopeGuard;
 use tokio::process::Child;
 
 use super::{
@@ -163,13 +165,26 @@ impl Programs {
     ) -> Result<Output, Error> {
         let path = self.directory.join("bin").join(program);
         let mut command = account.command(&path, &layout.root);
+        let child = arguments(&mut command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.map_err(at("run", &path))?;
         // A call that is given up must not go on beside the next one.
-        let output = arguments(command.kill_on_drop(true)).output().await.map_err(at("run", &path))?;
+        let group = scopeguard::guard(child.id(), kill_group);
+        let output = child.wait_with_output().await.map_err(at("run", &path))?;
+        ScopeGuard::into_inner(group);
         if output.status.success() {
             return Ok(output);
         }
         let said = [output.stdout, output.stderr].concat();
         Err(Error::Program { program, output: last_lines(&String::from_utf8_lossy(&said)) })
+    }
+}
+
+/// Kills a program and everything it has started, as initdb starts servers. [`Account::command`] has made it the leader of
+/// a group of its own.
+fn kill_group(leader: Option<u32>) {
+    if let Some(leader) = leader.and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
+        // It may have ended just now.
+        let _ = kill_process_group(leader, Signal::KILL);
     }
 }
 

@@ -55,14 +55,13 @@ pub(super) fn password(layout: &Layout) -> Result<String, Error> {
 /// [`Error::Program`] with what initdb said, [`Error::Io`] when the directory cannot be written.
 ///
 /// # Cancel safety
-/// Giving up leaves a leftover that the next call removes.
+/// Giving up leaves a leftover for [`remove_leftovers`].
 pub(super) async fn data_directory(
     programs: &Programs,
     account: &Account,
     layout: &Layout,
     password: &str,
 ) -> Result<(), Error> {
-    remove_leftovers(layout)?;
     let attempt = random(4)?;
     let unfinished = layout.root.join(format!("{UNFINISHED}{attempt}"));
     // The password's own file stays ours, and initdb runs as the account: it gets a copy for as long as it runs.
@@ -103,15 +102,18 @@ pub(super) async fn database(postgres: &PgConnectOptions, name: &str) -> Result<
     connection.close().await.map_err(Error::Refused)
 }
 
-/// Removes what interrupted calls have left.
-fn remove_leftovers(layout: &Layout) -> Result<(), Error> {
+/// Removes what interrupted calls of [`data_directory`] have left.
+///
+/// # Errors
+/// [`Error::Io`] when the cluster's directory cannot be read.
+pub(super) fn remove_leftovers(layout: &Layout) -> Result<(), Error> {
     for found in fs::read_dir(&layout.root).map_err(at("read", &layout.root))?.flatten() {
         if !found.file_name().to_string_lossy().starts_with(UNFINISHED) {
             continue;
         }
         let path = found.path();
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        // An initdb that still runs may write meanwhile; its directory is then removed the next time.
+        // An initdb that is being killed may still write; its directory is then removed the next time.
         if let Err(error) = removed {
             tracing::warn!(path = %path.display(), %error, "cannot remove what an interrupted start left");
         }

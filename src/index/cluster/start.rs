@@ -70,11 +70,14 @@ impl Cluster {
         let Self { config, layout, account, .. } = self;
         account.private_directory(&layout.log)?;
         account.private_directory(&layout.socket)?;
+        create::remove_leftovers(layout)?;
         if layout.data.exists() {
             programs.check_version(account, layout).await?;
         } else {
             tracing::info!(data = %layout.data.display(), "making the embedded database");
             create::data_directory(programs, account, layout, &self.password).await?;
+            // Once more, for those whose last processes were just being killed.
+            create::remove_leftovers(layout)?;
         }
         create::settings_file(config, account, layout)?;
         postmaster::clear(layout, account)

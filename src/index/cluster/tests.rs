@@ -292,6 +292,55 @@ async fn an_interrupted_first_start_leaves_nothing_half_made() {
     assert_eq!(names, ["control.lock", "data", "log", "password", "socket", "users.lock"]);
 }
 
+/// The processes at work in a data directory that is being made.
+fn makers(layout: &Layout) -> Vec<u32> {
+    let place = |pid: u32| fs::read_link(format!("/proc/{pid}/cwd")).ok();
+    let unfinished = layout.root.join("data.unfinished-");
+    let unfinished = unfinished.to_str().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| place(*pid).is_some_and(|place| place.to_str().unwrap().starts_with(unfinished))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_on_for_a_first_start_that_was_given_up() {
+    let home = Home::new();
+    fs::create_dir_all(&home.config.data_dir).unwrap();
+    let layout = home.layout();
+    let halted = async {
+        loop {
+            // Halted, it cannot end by itself.
+            if let Some(maker) = makers(&layout).first() {
+                signal("-STOP", *maker);
+                return *maker;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let halted = tokio::select! {
+        opened = Cluster::open(&home.config) => panic!("it was not halted: {opened:?}"),
+        halted = halted => halted,
+    };
+    let gone = async {
+        while makers(&layout).contains(&halted) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let ended = timeout(Duration::from_secs(10), gone).await;
+    signal("-KILL", halted);
+    assert!(ended.is_ok(), "a server that initdb had started outlived it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_interrupted_first_start_left_goes_with_any_later_start() {
+    let home = Home::new();
+    home.open().await.close().await.unwrap();
+    let left = home.layout().root.join("data.unfinished-of-a-killed-process");
+    fs::create_dir_all(left.join("base")).unwrap();
+    home.open().await.close().await.unwrap();
+    assert!(!left.exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_data_directory_gets_a_short_socket() {
     let home = Home::below(&format!("it's, \"long\"/{}", "deep/".repeat(20)));
