@@ -214,7 +214,10 @@ impl Index {
 
     /// Lets the version go for the next build. A dropped build does so too, but only once the server has noticed.
     pub async fn release(&self, build: Build) {
-        if let Err(error) = build.lock.close().await {
+        let mut lock = build.lock;
+        // Told, not left to the end of the session: that comes later than our return, and the next import would find the lock taken.
+        let freed = sqlx::raw_sql("select pg_advisory_unlock_all()").execute(&mut lock).await;
+        if let Err(error) = freed.and(lock.close().await) {
             tracing::debug!(%error, "the build's connection was gone already");
         }
     }
@@ -237,16 +240,37 @@ impl Index {
         Ok(changed)
     }
 
-    /// Gives up a build that changed nothing: the published generation stays.
+    /// Gives up a build that changed nothing: the published generation stays. A version and a source that were made for
+    /// this build alone go with it.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn discard(&self, build: &mut Build) -> Result<(), Error> {
+        let mut transaction = build.lock.begin().await?;
+        // Held to the end: a build of another version that begins meanwhile waits, and makes the source anew.
+        let source: i64 = sqlx::query_scalar(
+            "select id from sources where id = (select source from versions where id = $1) for update",
+        )
+        .bind(build.version_id)
+        .fetch_one(&mut *transaction)
+        .await?;
         sqlx::query("delete from generations where id = $1 and status = 'building'")
             .bind(build.generation)
-            .execute(&mut build.lock)
+            .execute(&mut *transaction)
             .await?;
-        Ok(())
+        sqlx::query(
+            "delete from versions v where id = $1 and published_generation is null
+             and not exists (select from generations where version_id = v.id)
+             and not exists (select from pages where version_id = v.id)",
+        )
+        .bind(build.version_id)
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query("delete from sources s where id = $1 and not exists (select from versions where source = s.id)")
+            .bind(source)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Importing: what is embedded, written, shared and published.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use doc_server::{embed, error::Error, index, work::import};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use crate::harness::{
     TestApp,
     client::texts,
     eventually,
+    faulty::Fault,
     fixtures::{GUIDE, borrowed, many_pages},
     folder_of, import_of, write,
 };
@@ -248,4 +249,17 @@ async fn many_imports_at_once_publish_all_of_them() {
     assert!(reports.iter().all(|report| report.published.is_some_and(|published| published.pages == 15)));
     assert_eq!(app.search("query=common&match_count=100&mode=keyword").await["count"], 60);
     assert_eq!(app.embedder.status(), embed::Status::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_has_ended_leaves_the_way_free() {
+    let app = TestApp::builder().behind_a_faulty_network().start().await;
+    let mut looking = app.database.connect().await;
+    // What the server sends without waiting for an answer has not arrived when the import has ended.
+    app.network().set(Fault::Delay(Duration::from_millis(20))).await;
+    app.ingest(&GUIDE[..1], "guide", "1.0.0").await;
+    let locks = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
+                 where locktype = 'advisory' and datname = current_database()";
+    let held: i64 = sqlx::query_scalar(locks).fetch_one(&mut looking).await.unwrap();
+    assert_eq!(held, 0);
 }
