@@ -1,7 +1,10 @@
 //! Values that cannot be used, and settings that contradict one another: refused at start, both named.
 
 use super::{EmbedProvider, Error, Settings, parts};
-use crate::index::{self, keys::Scope};
+use crate::{
+    index::{self, keys::Scope},
+    runtime::telemetry::Filter,
+};
 
 impl Settings {
     /// Checks every value that has a range, and those that must fit together.
@@ -104,6 +107,9 @@ impl Settings {
         /// Longer, and too little of what orchestrators wait (30 s) is left for requests and the database.
         const LONGEST_DRAIN_S: u64 = 10;
         let invalid = |setting, message: &str| Err(Error::Invalid { setting, message: message.to_owned() });
+        if let Err(error) = Filter::parse(&self.log_level) {
+            return invalid("log_level", &error.to_string());
+        }
         if self.drain_delay_s > LONGEST_DRAIN_S {
             return invalid("drain_delay_s", "set 0 to 10: the whole stop must fit into 25 seconds");
         }
@@ -151,6 +157,11 @@ impl Settings {
         }
         if self.shed_least_searches == 0 {
             return invalid("shed_least_searches", "set at least 1");
+        }
+        if self.shed_least_searches > self.max_searches {
+            let (least, most) = (self.shed_least_searches, self.max_searches);
+            let message = format!("is {least}, more than max_searches, which is {most}; set it to that or less");
+            return Err(Error::Invalid { setting: "shed_least_searches", message });
         }
         if !(1..=10_000).contains(&self.shed_target_ms) {
             return invalid("shed_target_ms", "set 1 to 10000");
@@ -205,7 +216,30 @@ fn check_origins(origins: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Secret, *};
+
+    #[test]
+    fn what_contradicts_is_refused_and_both_are_named() {
+        let usual = Settings::default;
+        let redis = || "redis://127.0.0.1".to_owned();
+        let cases = [
+            (Settings { max_searches: 2, shed_least_searches: 8, ..usual() }, ["shed_least_searches", "max_searches"]),
+            (
+                Settings { redis_url: Secret(redis()), cache_ttl_s: 7_200, cache_shared_ttl_s: 3_600, ..usual() },
+                ["cache_ttl_s", "cache_shared_ttl_s"],
+            ),
+            (
+                Settings { database_leak_after_ms: 900, database_statement_timeout_ms: 1_000, ..usual() },
+                ["database_leak_after_ms", "database_statement_timeout_ms"],
+            ),
+        ];
+        for (settings, named) in cases {
+            let told = settings.check().expect_err("a contradiction").to_string();
+            assert!(named.iter().all(|name| told.contains(name)), "{told}");
+        }
+        assert!(usual().check().is_ok());
+        assert!(Settings { log_level: "dbug".to_owned(), ..usual() }.check().is_err(), "at the door, not on the way");
+    }
 
     #[test]
     fn only_origins_are_taken() {

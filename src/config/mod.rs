@@ -8,6 +8,7 @@ mod check;
 mod defaults;
 mod given;
 mod stages;
+mod unreadable;
 
 use std::{
     net::SocketAddr,
@@ -278,17 +279,11 @@ impl Settings {
             builder =
                 builder.set_override(*key, value.as_str()).map_err(|error| Error::Unreadable(error.to_string()))?;
         }
-        let unreadable = |error: config::ConfigError| Error::Unreadable(without_source(&error.to_string()));
+        let unreadable = |error: config::ConfigError| Error::Unreadable(unreadable::plainly(&error.to_string()));
         let read = builder.build().map_err(unreadable)?;
         let given = Given::of(&read);
         let settings: Self = read.try_deserialize().map_err(unreadable)?;
         settings.check()?;
         Ok((settings, given))
     }
-}
-
-/// The parser shows the line that is wrong; it may hold a password.
-fn without_source(complaint: &str) -> String {
-    let shown = |line: &&str| !line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit()).starts_with('|');
-    complaint.lines().filter(shown).collect::<Vec<_>>().join("\n")
 }

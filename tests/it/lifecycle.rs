@@ -185,8 +185,8 @@ async fn a_hangup_reloads_what_is_safe_and_names_the_rest() {
     let path = file.0.path().to_str().unwrap();
     let server = Served::start(&database, &[("--config", path)]).await;
     assert_eq!(server.admin("/debug/pprof/heap").await.0, 409);
-    server.get("/api/sources").await;
-    server.logged("answered").await;
+    server.get("/api/sources/nothing").await;
+    server.logged("answered status=404 code=\"not_found\"").await;
     assert!(!server.log().contains("DEBUG"));
 
     file.write("log_level = \"debug\"\nheap_profiling = true\nmax_searches = 7\nembed_api_key = \"hunter2\"\n");
@@ -202,13 +202,15 @@ async fn a_hangup_reloads_what_is_safe_and_names_the_rest() {
     server.get("/api/search?query=pool").await;
     server.logged("DEBUG").await;
 
-    for (bad, told) in
-        [("log_level = \"loud\"\n", "cannot be reloaded"), ("colour = 1\n", "the settings cannot be used")]
-    {
+    for (bad, told) in [("log_level = \"loud\"\n", "is not a level"), ("colour = 1\n", "colour is no setting")] {
         file.write(bad);
         server.signal("HUP");
         server.logged(told).await;
     }
+    assert_eq!(server.admin("/debug/pprof/heap").await.0, 200, "what cannot be used changes nothing");
+    file.write("log_level = \"warn\"\n");
+    server.signal("HUP");
+    eventually("the next file is used", async || server.admin("/debug/pprof/heap").await.0 == 409).await;
     assert_eq!(server.admin("/debug/pprof/heap").await.0, 409, "the file said nothing of heap profiling any more");
     server.signal("TERM");
     let (code, log) = server.ended(LONGEST_STOP).await;

@@ -21,9 +21,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-pub use self::context::{adopt, finish, is_exporting, outgoing};
-
-use self::filter::Filter;
+pub use self::{
+    context::{adopt, finish, is_exporting, outgoing},
+    filter::Filter,
+};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
