@@ -9,19 +9,17 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State as Shared},
-    http::Response,
+    http::{Method, Response, StatusCode, Uri},
     middleware,
     routing::{get, post},
 };
 
 use super::{
-    answer_wrong_method,
     extract::{Fields, refuse_parameters},
     identity::AdminDoor,
     keep_deadline,
     respond::{self, Problem},
     search::query_from,
-    unknown_route,
 };
 use crate::{index::View, runtime::lifecycle::Leaving, search::Search};
 
@@ -43,14 +41,27 @@ pub struct State {
 /// The routes below `/debug`.
 pub fn router(state: State) -> Router {
     let routes = Router::new()
-        .route("/explain", post(explain_search))
-        .route("/cache/stats", get(show_caches))
-        .route("/cache/clear", post(clear_caches))
+        .route("/debug/explain", post(explain_search))
+        .route("/debug/cache/stats", get(show_caches))
+        .route("/debug/cache/clear", post(clear_caches))
         .fallback(unknown_route)
         .method_not_allowed_fallback(answer_wrong_method)
         .layer(middleware::from_fn_with_state(state.deadline, keep_deadline))
         .with_state(state.clone());
-    Router::new().nest("/debug", state.door.guard(routes, state.leaving))
+    state.door.guard(routes, state.leaving)
+}
+
+/// What this door has.
+const ROUTES: &str = "GET /metrics, /livez, /readyz, /debug/pprof/ and /debug/cache/stats, POST /debug/explain and \
+                      /debug/cache/clear";
+
+async fn unknown_route(uri: Uri) -> Problem {
+    Problem::not_found(format!("there is nothing at {}; this door has {ROUTES}", uri.path()))
+}
+
+async fn answer_wrong_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take {method}; this door has {ROUTES}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 
 /// Tells how the database carries a search out: the parameters of `POST /api/search`, as JSON.

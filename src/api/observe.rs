@@ -14,7 +14,10 @@ use axum::{
 use bytes::Bytes;
 use tracing::{Instrument, Span};
 
-use super::{rate_limit, respond::Problem};
+use super::{
+    rate_limit,
+    respond::{Code, Problem},
+};
 use crate::runtime::{lifecycle::Leaving, metrics, telemetry};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -100,7 +103,10 @@ impl<'a> Observed<'a> {
         }
         let (status, elapsed) = (response.status().as_u16(), began.at.elapsed());
         metrics::record_http_request(route, method.as_str(), status, elapsed);
-        tracing::info!(parent: &span, status, elapsed_ms = elapsed.as_secs_f64() * 1_000.0, "answered");
+        // Whole microseconds.
+        let elapsed_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
+        let code = response.extensions().get::<Code>().map(|code| code.0);
+        tracing::info!(parent: &span, status, code, elapsed_ms, "answered");
         telemetry::finish(&span, status);
     }
 }

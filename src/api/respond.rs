@@ -150,7 +150,7 @@ impl Problem {
 
     /// 504: not finished in time.
     pub(super) fn deadline() -> Self {
-        let detail = "the search did not finish in time; try again, or narrow it to fewer sources";
+        let detail = "the search did not finish in its time (timeout_ms, or the server's request_timeout_ms); allow it more, or narrow it to fewer sources";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", detail)
     }
 
@@ -182,9 +182,14 @@ impl Problem {
         if let Some(challenge) = self.challenge.and_then(|challenge| HeaderValue::try_from(challenge).ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
+        response.extensions_mut().insert(Code(self.code));
         response
     }
 }
+
+/// Which problem an answer tells, for the log.
+#[derive(Clone, Copy)]
+pub(super) struct Code(pub &'static str);
 
 /// The observing layer writes the body, since only it knows the request id.
 impl IntoResponse for Problem {

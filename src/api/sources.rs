@@ -20,7 +20,7 @@ use super::{
 use crate::index::{
     Catalog, Selection, View,
     catalog::{self},
-    sources::{SourceChange, default_version},
+    sources::{SourceChange, default_version, is_address},
 };
 
 /// The list of sources.
@@ -270,6 +270,12 @@ pub async fn change_source(
         default_version: fields.text("default_version", 1..=128),
     };
     fields.finish()?;
+    if change.url.as_ref().is_some_and(|url| !url.is_empty() && !is_address(url)) {
+        return Err(Problem::invalid(
+            "url",
+            "is no address; use one such as https://docs.example.org, or \"\"".to_owned(),
+        ));
+    }
     let view = identity.view();
     if !view.allows(&source_id) {
         return Err(unknown(&source_id));
@@ -281,6 +287,7 @@ pub async fn change_source(
         catalog.resolve(&selection, &view).map_err(|error| Problem::invalid("default_version", error.to_string()))?;
     }
     state.index.change_source(&source_id, &change).await?;
+    tracing::info!(source = source_id, by = identity.key().map(|key| key.id), "a source was changed");
     let catalog = state.search.catalog().await?;
     let source = find(&catalog, &source_id, &view)?;
     respond::json(&SourceBody::from(source))
@@ -309,6 +316,7 @@ pub async fn delete_source(
         return Err(unknown(&source_id));
     }
     if state.index.delete_source(&source_id).await? {
+        tracing::info!(source = source_id, by = identity.key().map(|key| key.id), "a source was deleted");
         return Ok(StatusCode::NO_CONTENT);
     }
     let catalog = state.search.catalog().await?;

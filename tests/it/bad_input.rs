@@ -23,6 +23,17 @@ async fn send(app: &TestApp, method: Method, path: &str, content_type: &str, bod
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_private_door_says_what_it_has() {
+    let app = TestApp::start().await;
+    for (path, status, code) in [("/nothing", 404, "not_found"), ("/debug/cache/clear", 405, "method_not_allowed")] {
+        let reply = app.admin(path).await;
+        assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (status, &json!(code)), "{path}");
+        let detail = reply.json()["detail"].to_string();
+        assert!(detail.contains(path) && detail.contains("/debug/pprof/"), "{detail}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parameters_are_refused_by_name_with_what_is_allowed() {
     let app = with_guide().await;
     let long = format!("query={}", "x".repeat(2_001));

@@ -80,6 +80,35 @@ async fn a_change_sets_what_it_names_and_keeps_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_none_is_refused() {
+    let app = TestApp::start().await;
+    app.ingest(&GUIDE[..1], "guide", "1.0.0").await;
+    let reply = app.patch("/api/sources/guide", &json!({ "url": "nope nope" })).await;
+    assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", reply.text());
+    assert_eq!(reply.json()["errors"][0]["field"], "url");
+    assert_eq!(app.patch("/api/sources/guide", &json!({ "url": "" })).await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_of_nothing_usable_leaves_neither_source_nor_version() {
+    let app = TestApp::start().await;
+    let unusable = tempfile::tempdir().unwrap();
+    std::fs::write(unusable.path().join("binary.md"), [0, 159, 146, 150]).unwrap();
+    let told = app.try_ingest(unusable.path(), "bin", "1.0.0").await.unwrap_err().to_string();
+    assert!(told.contains("none of 1 files"), "{told}");
+    assert_eq!(app.get("/api/sources/bin").await.status, StatusCode::NOT_FOUND);
+
+    app.ingest(&GUIDE[..1], "guide", "1.0.0").await;
+    for version in ["1.0.0", "2.0.0"] {
+        app.try_ingest(unusable.path(), "guide", version).await.unwrap_err();
+    }
+    app.index.refresh_catalog().await.unwrap();
+    let versions = app.get("/api/sources/guide").await.json()["versions"].clone();
+    assert_eq!(versions.as_array().unwrap().len(), 1, "{versions}");
+    assert_eq!(versions[0]["status"], "published");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_keeps_the_title_that_a_person_gave() {
     let app = TestApp::start().await;
     app.ingest(&GUIDE[..1], "guide", "1.0.0").await;
