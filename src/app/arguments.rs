@@ -4,7 +4,12 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{index::keys::Scope, query::Mode, rank::Fusion, runtime::telemetry::LogFormat};
+use crate::{
+    index::{keys::Scope, sources::is_address},
+    query::Mode,
+    rank::Fusion,
+    runtime::telemetry::LogFormat,
+};
 
 /// Search documentation by meaning and by words, fused inside Postgres.
 #[derive(Debug, Parser)]
@@ -139,7 +144,7 @@ pub struct CreateKeyFlags {
 /// Flags of `ingest`.
 #[derive(Debug, Args)]
 pub struct IngestFlags {
-    /// A folder or a file
+    /// A folder or a file. What it holds is the whole version: pages that are no longer there go
     pub path: PathBuf,
     /// Name of the source, such as tokio
     #[arg(long, value_name = "ID", value_parser = source_id)]
@@ -151,6 +156,7 @@ pub struct IngestFlags {
     #[arg(
         long,
         value_name = "URL",
+        value_parser = address,
         help = "Address that the paths below the folder are put after, such as https://docs.example.org; \
                 absent, the one of the import before"
     )]
@@ -243,6 +249,13 @@ fn source_id(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("use 1 to 128 letters, digits and . _ @ / -, beginning with a letter or digit".to_owned())
+}
+
+fn address(text: &str) -> Result<String, String> {
+    if text.is_empty() || is_address(text) {
+        return Ok(text.to_owned());
+    }
+    Err("is no address; use one such as https://docs.example.org".to_owned())
 }
 
 fn version(text: &str) -> Result<String, String> {

@@ -12,6 +12,9 @@ use crate::{config::Settings, index::build::VectorIndex};
 /// # Errors
 /// When the build failed; the index in use stays.
 pub async fn run(settings: Settings, flags: &IndexFlags) -> Result<(), Error> {
+    if flags.lists.is_some() && matches!(flags.kind, IndexKind::Hnsw) {
+        return Err(Error::Failed("--lists is for --kind ivfflat; HNSW has --m and --ef-construction".to_owned()));
+    }
     let kind = match flags.kind {
         IndexKind::Hnsw => VectorIndex::Hnsw { m: flags.m, ef_construction: flags.ef_construction },
         IndexKind::Ivfflat => VectorIndex::IvfFlat { lists: flags.lists },

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{App, Error, arguments::IngestFlags, terminal::Meter};
+use super::{
+    App, Error,
+    arguments::IngestFlags,
+    terminal::{Meter, counted},
+};
 use crate::{
     config::Settings,
     index::{View, generations::Target, sources::default_version},
@@ -100,12 +104,12 @@ fn print_report(report: &Report, flags: &IngestFlags, took: Duration) {
         println!("went on with an import that had not finished");
     }
     println!(
-        "{} pages written, {} unchanged, {} removed, {} files skipped; {} chunks embedded in {:.1} s",
-        report.written,
+        "{} written, {} unchanged, {} removed, {} skipped; {} embedded in {:.1} s",
+        counted(report.written, "page"),
         report.unchanged,
         report.removed,
-        report.skipped.len(),
-        report.chunks_embedded,
+        counted(report.skipped.len(), "file"),
+        counted(report.chunks_embedded, "chunk"),
         took.as_secs_f64()
     );
     if report.chunks_without_embedding > 0 {
@@ -116,8 +120,12 @@ fn print_report(report: &Report, flags: &IngestFlags, took: Duration) {
     }
     match &report.published {
         Some(published) => println!(
-            "published {} {}: {} pages, {} chunks, {} code examples",
-            flags.source, flags.version, published.pages, published.chunks, published.code_examples
+            "published {} {}: {}, {}, {}",
+            flags.source,
+            flags.version,
+            counted(published.pages, "page"),
+            counted(published.chunks, "chunk"),
+            counted(published.code_examples, "code example")
         ),
         None => println!("nothing has changed; {} {} stays as it is", flags.source, flags.version),
     }

@@ -46,11 +46,19 @@ fn new_key(flags: &CreateKeyFlags) -> Result<NewKey, Error> {
     Ok(new)
 }
 
+/// The id of a database's first key.
+const FIRST: i64 = 1;
+
 /// The secret alone goes to the output, so that a script can take it.
 async fn create(index: &Index, new: &NewKey) -> Result<(), Error> {
     let (listed, secret) = index.create_key(new).await?;
     let written = writeln!(std::io::stdout(), "{}", secret.reveal());
     eprintln!("key {} is made; its secret is shown this once", listed.key.id);
+    if listed.key.id == FIRST {
+        eprintln!(
+            "it is the first: from now on callers without a key are refused, unless anonymous_scopes or insecure_open lets them in"
+        );
+    }
     written.map_err(|error| Error::Failed(format!("the secret could not be written ({error}); revoke the key")))
 }
 

@@ -79,6 +79,9 @@ impl Error {
 /// A person at a terminal rather waits for a busy database than tries again; a server's caller is told to come back.
 const PATIENCE_MS: u64 = 5_000;
 
+/// How long a command that was interrupted waits for what it has begun: a batch of the model takes a fraction of it.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(2);
+
 /// For closing connections and stopping the embedded database. With the 17 s that tasks have and the doors' second, under 25 s.
 const LEAVE_WITHIN: Duration = Duration::from_secs(6);
 
@@ -234,6 +237,8 @@ impl App {
             }) => done,
             _ = signals.next() => Err(Error::Interrupted),
         };
+        // A model that computed on while the process ended would complain of what is taken from under it.
+        self.lifecycle.close(TASKS_END_WITHIN).await;
         self.leave(&mut signals, LEAVE_WITHIN).await;
         done
     }

@@ -1,6 +1,7 @@
 //! Progress: a bar with rate and remaining time on a terminal, a plain line every few seconds elsewhere.
 
 use std::{
+    fmt::Display,
     io::IsTerminal,
     time::{Duration, Instant},
 };
@@ -9,6 +10,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Often enough to be sure that it goes on, rarely enough for a log.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// `1 page`, `2 pages`.
+#[must_use]
+pub fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+    let end = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {what}{end}")
+}
 
 /// Shows how far something is, on standard error.
 pub struct Meter {

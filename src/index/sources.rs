@@ -289,6 +289,17 @@ fn release_range(range: &str) -> Option<Range> {
     Some(Range { major: major.parse().ok()?, minor: minor.map(str::parse).transpose().ok()? })
 }
 
+/// Whether `text` can stand before a page's path: a scheme and something after it.
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    let spaced = text.contains(|c: char| c.is_whitespace() || c.is_control());
+    !spaced
+        && text.split_once("://").is_some_and(|(scheme, rest)| {
+            !rest.is_empty() && scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(plain)
+        })
+}
+
 /// A change to a source's description: what is `Some` is set.
 #[derive(Clone, Debug, Default)]
 pub struct SourceChange {
@@ -414,6 +425,16 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_a_scheme() {
+        for good in ["https://docs.example.org", "http://localhost:8080/a", "file:///srv/docs", "git+ssh://host/x"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in ["", "docs.example.org", "nope nope", "https://", "://x", "https://a b", "/docs"] {
+            assert!(!is_address(bad), "{bad}");
+        }
+    }
 
     fn source(versions: &[&str], default_version: Option<&str>) -> Source {
         let versions = versions.iter().zip(1..).map(|(version, id)| Version {

@@ -173,11 +173,7 @@ async fn migrate_ingest_search_and_index_work_on_a_database_of_ones_own() {
     let ingested = run(&mut on(&database, &ingest));
     expect_well(&ingested);
     assert!(ingested.stderr.contains("skipped binary.md: binary"), "{}", ingested.stderr);
-    assert!(
-        ingested.stdout.contains("7 pages written, 0 unchanged, 0 removed, 1 files skipped"),
-        "{}",
-        ingested.stdout
-    );
+    assert!(ingested.stdout.contains("7 pages written, 0 unchanged, 0 removed, 1 file skipped"), "{}", ingested.stdout);
     assert!(ingested.stdout.contains("published guide 1.0.0: 7 pages"), "{}", ingested.stdout);
     let again = run(&mut on(&database, &ingest));
     assert!(again.stdout.contains("nothing has changed; guide 1.0.0 stays as it is"), "{}", again.stdout);

@@ -94,7 +94,10 @@ async fn a_connection_that_is_not_given_back_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn searches_are_refused_at_once_while_all_connections_are_held_and_answered_a_second_after() {
-    let app = TestApp::builder().with_background_tasks().with_pool(|pool| pool.read_connections = 4).start().await;
+    let usual = |pool: &mut index::pool::Config| {
+        *pool = index::pool::Config { read_connections: 4, ..index::pool::Config::default() };
+    };
+    let app = TestApp::builder().with_background_tasks().with_pool(usual).start().await;
     app.ingest(&GUIDE, "guide", "1.0.0").await;
     app.get(SEARCH).await;
     let mut holding = Vec::new();

@@ -59,7 +59,10 @@ pub use self::client::{Reply, redact};
 use self::{database::Database, faulty::Proxy, pooler::Pooler};
 
 /// Longer than any condition here takes on a busy machine; only a failing test waits this long.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a search waits for a connection where no fault is tested: two cores shared by all tests are slow, not faulty.
+const UNHURRIED: Duration = Duration::from_secs(2);
 
 /// What is changed of the usual server.
 #[derive(Clone, Debug)]
@@ -227,19 +230,7 @@ impl Builder {
         let probe = Probe::default();
         let embedder = Embedder::new(self.embed_config(&probe), &lifecycle).expect("an embedder");
         let proxy = if self.proxied { Some(Proxy::start(database.address())) } else { None };
-        let mut options = match &proxy {
-            Some(proxy) => database.options.clone().host("127.0.0.1").port(proxy.address().port()),
-            None => database.options.clone(),
-        };
-        if self.listens_directly {
-            self.index.direct = Some(database.options.clone());
-        }
-        let everywhere = std::env::var(pooler::EVERYWHERE).ok().filter(|_| proxy.is_none() && database.is_shared());
-        if let Some(address) = self.pooler.or(everywhere.map(|address| address.parse().expect("an address"))) {
-            self.index.direct = Some(database.options.clone());
-            self.index.pool.transaction_pooling = true;
-            options = options.host("127.0.0.1").port(address.port());
-        }
+        let options = self.way_to(&database, proxy.as_ref());
         let index = Index::connect(options, self.index.clone()).await.expect("the test's database");
         let shared = Shared::new(&self.redis, &lifecycle).expect("settings of redis");
         let search = {
@@ -281,6 +272,28 @@ impl Builder {
         TestApp { index, embedder, search, lifecycle, probe, database, front, admin, proxy, owner }
     }
 
+    /// How the server reaches the database, and what it has to know of the way.
+    fn way_to(&mut self, database: &Database, proxy: Option<&Proxy>) -> PgConnectOptions {
+        let mut options = match proxy {
+            Some(proxy) => database.options.clone().host("127.0.0.1").port(proxy.address().port()),
+            None => database.options.clone(),
+        };
+        if self.listens_directly {
+            self.index.direct = Some(database.options.clone());
+        }
+        let undisturbed = proxy.is_none() && database.is_shared();
+        if !undisturbed && self.index.pool.acquire_timeout == UNHURRIED {
+            self.index.pool.acquire_timeout = index::pool::Config::default().acquire_timeout;
+        }
+        let everywhere = std::env::var(pooler::EVERYWHERE).ok().filter(|_| undisturbed);
+        if let Some(address) = self.pooler.or(everywhere.map(|address| address.parse().expect("an address"))) {
+            self.index.direct = Some(database.options.clone());
+            self.index.pool.transaction_pooling = true;
+            options = options.host("127.0.0.1").port(address.port());
+        }
+        options
+    }
+
     fn embed_config(&self, probe: &Probe) -> embed::Config {
         let settings = Settings { data_dir: data_dir(), ..Settings::default() };
         let mut config = settings.embed().expect("embedding settings");
@@ -303,6 +316,8 @@ impl TestApp {
 
     /// To change something before [`Builder::start`].
     pub fn builder() -> Builder {
+        let mut index = index::Config::default();
+        index.pool.acquire_timeout = UNHURRIED;
         Builder {
             real_model: false,
             dimensions: FakeConfig::default().dimensions,
@@ -310,7 +325,7 @@ impl TestApp {
             background: false,
             max_body_bytes: Settings::default().max_body_bytes,
             cors_origins: String::new(),
-            index: index::Config::default(),
+            index,
             pooler: None,
             listens_directly: false,
             search: search::Config::default(),
