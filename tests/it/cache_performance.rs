@@ -24,8 +24,10 @@ async fn with_guide(builder: crate::harness::Builder) -> TestApp {
     app
 }
 
+/// Patient: what is late on a busy machine would be a miss.
 fn redis_config(redis: &Redis) -> shared::Config {
-    shared::Config { urls: format!("redis://{}", redis.address()), ..shared::Config::default() }
+    let timeout = Duration::from_secs(1);
+    shared::Config { urls: format!("redis://{}", redis.address()), timeout, ..shared::Config::default() }
 }
 
 fn count(replies: &[Reply]) -> BTreeMap<String, usize> {
@@ -412,11 +414,11 @@ async fn what_was_asked_most_is_in_memory_after_a_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hot_answer_is_made_anew_before_it_ends() {
-    let builder = TestApp::builder().with_search(|search| search.cache.lifetime.ttl = Duration::from_secs(2));
+    let builder = TestApp::builder().with_search(|search| search.cache.lifetime.ttl = Duration::from_secs(4));
     let app = with_guide(builder).await;
     app.get(SEARCH).await;
     let mut outcomes = HashSet::new();
-    let until = Instant::now() + Duration::from_secs(7);
+    let until = Instant::now() + Duration::from_secs(13);
     let mut youngest = Vec::new();
     while Instant::now() < until {
         let reply = app.get(SEARCH).await;
@@ -425,7 +427,7 @@ async fn a_hot_answer_is_made_anew_before_it_ends() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert_eq!(outcomes, HashSet::from(["hit-l1".to_owned()]), "nobody waited in three lifetimes");
-    assert!(youngest.iter().all(|age| *age <= 2), "and nobody got an old one");
+    assert!(youngest.iter().all(|age| *age <= 4), "and nobody got an old one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -274,22 +274,21 @@ impl Builder {
 
     /// How the server reaches the database, and what it has to know of the way.
     fn way_to(&mut self, database: &Database, proxy: Option<&Proxy>) -> PgConnectOptions {
-        let mut options = match proxy {
-            Some(proxy) => database.options.clone().host("127.0.0.1").port(proxy.address().port()),
-            None => database.options.clone(),
-        };
+        let at = |port| database.options.clone().host("127.0.0.1").port(port);
+        let mut options = proxy.map_or(database.options.clone(), |proxy| at(proxy.address().port()));
         if self.listens_directly {
             self.index.direct = Some(database.options.clone());
         }
         let undisturbed = proxy.is_none() && database.is_shared();
-        if !undisturbed && self.index.pool.acquire_timeout == UNHURRIED {
-            self.index.pool.acquire_timeout = index::pool::Config::default().acquire_timeout;
+        let patience = &mut self.index.pool.acquire_timeout;
+        if !undisturbed && *patience == UNHURRIED {
+            *patience = index::pool::Config::default().acquire_timeout;
         }
         let everywhere = std::env::var(pooler::EVERYWHERE).ok().filter(|_| undisturbed);
         if let Some(address) = self.pooler.or(everywhere.map(|address| address.parse().expect("an address"))) {
             self.index.direct = Some(database.options.clone());
             self.index.pool.transaction_pooling = true;
-            options = options.host("127.0.0.1").port(address.port());
+            options = at(address.port());
         }
         options
     }

@@ -18,7 +18,8 @@ struct Tenant {
 
 /// Servers of one database and one Redis, and `count` tenants with a source each.
 async fn many(count: usize, redis: &Redis) -> (TestApp, TestApp, Vec<Tenant>) {
-    let config = shared::Config { urls: redis.url(), connections: 3, ..shared::Config::default() };
+    let timeout = std::time::Duration::from_secs(1);
+    let config = shared::Config { urls: redis.url(), connections: 3, timeout, ..shared::Config::default() };
     let start = || {
         // A hundred questions at once wait for connections here, where others would be told to come back.
         let patient = |pool: &mut doc_server::index::pool::Config| pool.acquire_timeout = PATIENCE;
