@@ -24,7 +24,7 @@ test: ## Set up and run every test that ends within 20 minutes
 	scripts/with-postgres scripts/check_monitoring
 	scripts/with-postgres scripts/check_api
 
-test-long: test ## The same, and then the soaks and long fault runs, one at a time, with what they measure (35 minutes more)
+test-long: test ## The same, and then the soaks and long fault runs, one at a time, with what they measure (25 minutes more)
 	scripts/with-postgres $(cargo) test $(flags) --no-fail-fast --lib --test it -- --ignored --nocapture --test-threads=1 \
 		--skip child_with
 

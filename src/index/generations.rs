@@ -248,11 +248,11 @@ impl Index {
     pub async fn discard(&self, build: &mut Build) -> Result<(), Error> {
         let mut transaction = build.lock.begin().await?;
         // Held to the end: a build of another version that begins meanwhile waits, and makes the source anew.
-        let source: i64 = sqlx::query_scalar(
+        let source: Option<i64> = sqlx::query_scalar(
             "select id from sources where id = (select source from versions where id = $1) for update",
         )
         .bind(build.version_id)
-        .fetch_one(&mut *transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
         sqlx::query("delete from generations where id = $1 and status = 'building'")
             .bind(build.generation)
