@@ -43,7 +43,7 @@ impl<V: Value> Tiers<V> {
         let (until, mut pause) = (Instant::now() + LEASE, FIRST_PAUSE);
         loop {
             match shared.try_lease(&name, LEASE).await {
-                Lease::Held(token) => return Turn::Ours(Some(token)),
+                Lease::Held(token) => return self.unless_made(key, &decode, token).await,
                 Lease::Away => return Turn::Ours(None),
                 Lease::Busy if Instant::now() >= until => return Turn::Ours(None),
                 Lease::Busy => {}
@@ -55,6 +55,18 @@ impl<V: Value> Tiers<V> {
                 Ok(None) => {}
                 Err(Away) => return Turn::Ours(None),
             }
+        }
+    }
+
+    /// The turn that `token` gives, unless the holder before has made the value since the caller looked: it may have been written and
+    /// the lease given back between the two.
+    async fn unless_made(&self, key: &Key, decode: &impl Fn(Bytes) -> Option<V>, token: Token) -> Turn<V> {
+        match self.fetch(key, decode).await {
+            Ok(Some(held)) => {
+                self.done(Some(token));
+                Turn::Theirs(held)
+            }
+            Ok(None) | Err(Away) => Turn::Ours(Some(token)),
         }
     }
 

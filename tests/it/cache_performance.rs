@@ -11,7 +11,15 @@ use doc_server::cache::shared;
 use futures::future::join_all;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::harness::{Reply, TestApp, client::texts, eventually, faulty::Fault, fixtures::GUIDE, redis::Redis, within};
+use crate::harness::{
+    Reply, TestApp,
+    client::texts,
+    eventually,
+    faulty::{Fault, Proxy},
+    fixtures::GUIDE,
+    redis::Redis,
+    within,
+};
 
 const SEARCH: &str = "/api/search?query=connection+pool";
 
@@ -300,26 +308,34 @@ async fn replicas_share_answers_and_vectors_through_redis() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_does_cold_work_once() {
     let redis = Redis::start().await;
-    let start = || TestApp::builder().with_redis(redis_config(&redis));
-    let one = with_guide(start()).await;
-    let other = start().start_beside(&one).await;
+    let far = Proxy::start(redis.address());
+    // What the other sees of Redis is old: the answer may be written and the lease given back behind its back.
+    far.set(Fault::Delay(Duration::from_millis(20))).await;
+    let through = shared::Config { urls: format!("redis://{}", far.address()), ..redis_config(&redis) };
+    let one = with_guide(TestApp::builder().with_redis(redis_config(&redis))).await;
+    let other = TestApp::builder().with_redis(through).start_beside(&one).await;
     eventually("both use redis", async || one.redis_is_used().await && other.redis_is_used().await).await;
-    let before = one.probe.texts();
-    one.probe.hold();
-    let leading = async { join_all((0..50).map(|_| one.get(SEARCH))).await };
-    let following = async {
-        eventually("one computes", async || one.probe.texts() > before).await;
-        let asking = join_all((0..50).map(|_| other.get(SEARCH)));
-        let releasing = async {
-            eventually("the other waits", async || other.search.waiting() >= 50).await;
-            one.probe.release();
+    for round in 0..20 {
+        let path = format!("{SEARCH}+{round}");
+        let before = one.probe.texts();
+        one.probe.hold();
+        let leading = async { join_all((0..50).map(|_| one.get(&path))).await };
+        let following = async {
+            eventually("one computes", async || one.probe.texts() > before).await;
+            let asking = join_all((0..50).map(|_| other.get(&path)));
+            let releasing = async {
+                eventually("the other waits", async || other.search.waiting() >= 50).await;
+                // Each round at another moment of what the other does.
+                tokio::time::sleep(Duration::from_millis(10) * round).await;
+                one.probe.release();
+            };
+            tokio::join!(asking, releasing).0
         };
-        tokio::join!(asking, releasing).0
-    };
-    let (led, followed) = tokio::join!(leading, following);
-    assert!(led.iter().chain(&followed).all(|reply| reply.body == led[0].body && reply.status == StatusCode::OK));
-    assert_eq!((one.probe.texts() - before, other.probe.texts()), (1, 0), "one embedding in the fleet");
-    assert_eq!(count(&followed).get("miss"), None, "{:?}", count(&followed));
+        let (led, followed) = tokio::join!(leading, following);
+        assert!(led.iter().chain(&followed).all(|reply| reply.body == led[0].body && reply.status == StatusCode::OK));
+        assert_eq!((one.probe.texts() - before, other.probe.texts()), (1, 0), "one embedding in the fleet");
+        assert_eq!(count(&followed).get("miss"), None, "{round}: {:?}", count(&followed));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
