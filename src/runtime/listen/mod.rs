@@ -18,7 +18,6 @@ mod watch;
 
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 
 pub use self::{
@@ -110,15 +109,30 @@ pub async fn serve_task(
         }
     }
     open.close();
-    // Whom the system has already let in is served too; dropping the listener would reset them.
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        admit(stream, peer, &door, &open).await;
-    }
-    drop(listener);
+    admit_the_last(listener, &door, &open).await;
     if stopped.run_until_cancelled(open.emptied()).await.is_none() {
         open.cut();
     }
     Ok(())
+}
+
+/// Whom the system has already let in is served too; dropping the listener would reset them. The system itself is asked: the runtime
+/// may not have heard of them yet.
+async fn admit_the_last(listener: TcpListener, door: &Arc<Door>, open: &Arc<Open>) {
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        match listener.accept().and_then(|(stream, peer)| Ok((into_async(stream)?, peer))) {
+            Ok((stream, peer)) => admit(stream, peer, door, open).await,
+            Err(error) if is_of_one_connection(&error) => {}
+            // Nobody is left, or nobody more can be let in.
+            Err(_) => return,
+        }
+    }
+}
+
+fn into_async(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// Whether only the connection failed that was to be accepted.
