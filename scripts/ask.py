@@ -2,6 +2,7 @@
 """What the scripts ask a running server, without needing curl.
 
     ask.py healthy BASE_URL            exits 0 when the server answers its health check
+    ask.py whole BASE_URL              exits 0 when it answers a search with words and meaning: the model is loaded
     ask.py show BASE_URL QUERY         prints the first results of a search
 """
 
@@ -28,6 +29,15 @@ def healthy(base):
         sys.exit(1)
 
 
+def whole(base):
+    try:
+        answer = get(f"{base}/api/search?query=connection+pool&cache=bypass")
+    except (OSError, ValueError):
+        sys.exit(1)
+    if answer["degraded"]:
+        sys.exit(1)
+
+
 def show(base, query):
     found = get(f"{base}/api/search?" + urlencode({"query": query, "match_count": 3}))
     print(f'\nThe first of the results for "{query}":\n')
@@ -39,4 +49,4 @@ def show(base, query):
 
 
 if __name__ == "__main__":
-    {"healthy": healthy, "show": show}[sys.argv[1]](*sys.argv[2:])
+    {"healthy": healthy, "whole": whole, "show": show}[sys.argv[1]](*sys.argv[2:])

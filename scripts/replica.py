@@ -26,7 +26,7 @@ def fetch(url):
 
 
 def wait_for(url, process, name):
-    for _ in range(300):
+    for _ in range(1200):
         if process.poll() is not None:
             sys.exit(f"error: {name} ended with exit code {process.returncode}")
         try:
@@ -66,6 +66,9 @@ class Run:
             "DOC_SERVER_REDIS_URL": f"redis://{self.redis}",
             "DOC_SERVER_BIND": self.api,
             "DOC_SERVER_ADMIN_BIND": self.admin,
+            # A busy machine is slow, not faulty.
+            "DOC_SERVER_DATABASE_ACQUIRE_TIMEOUT_MS": "5000",
+            "DOC_SERVER_EMBED_TIMEOUT_MS": "20000",
         }
 
     def serve(self, **more):
@@ -77,6 +80,9 @@ class Run:
         wait_for(f"http://{self.api}/api/health", server, f"the server ({self.folder}/server.log)")
         command = [SERVER, "ingest", ROOT / "docs", "--source", "doc-server", "--version", "1.0.0"]
         subprocess.run(command, check=True, env={**os.environ, **self.settings()}, stdout=subprocess.DEVNULL)
+        # The first search loads the model.
+        while json.loads(wait_for(f"http://{self.api}/api/search?query=pool&cache=bypass", server, "the server"))["degraded"]:
+            time.sleep(0.1)
         return server
 
     def watch(self):
