@@ -17,9 +17,6 @@ const CALLERS: usize = 1_000;
 /// When the first caller is gone.
 const RESET_AFTER: Duration = Duration::from_millis(50);
 
-/// How long the model is held after that: the search must still run when its caller goes, and others wait for it.
-const HELD: Duration = Duration::from_millis(150);
-
 pub async fn run(ground: &Ground<'_>) -> Result<(), Failure> {
     for reset in [false, true] {
         let served = Served::start(&ground.small, ground.small.search()).await?;
@@ -48,9 +45,11 @@ async fn ask(ground: &Ground<'_>, served: &Served, reset: bool) -> Result<(), Fa
         eventually("the first caller's search has begun", async || Ok(served.probe.texts() == 1)).await?;
         send(&mut callers, &request).await?;
         tokio::time::sleep(RESET_AFTER).await;
+        // Had nobody else come yet, its search would rightly end with it.
+        eventually("all wait", async || Ok(served.search.waiting() == CALLERS)).await?;
         first.set_zero_linger()?;
         drop(first);
-        tokio::time::sleep(HELD).await;
+        eventually("the first has left", async || Ok(served.search.waiting() == CALLERS - 1)).await?;
         served.probe.release();
         wanted -= 1;
     } else {

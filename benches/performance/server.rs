@@ -47,7 +47,9 @@ impl Server {
         command.env("DOC_SERVER_DRAIN_DELAY_S", "0");
         command.env("DOC_SERVER_EMBED_PROVIDER", provider).env("DOC_SERVER_LOG_LEVEL", "warn");
         // What another part asked must not be in memory already.
-        command.env("DOC_SERVER_CACHE_WARM_SEARCHES", "0").envs(more.iter().copied());
+        command.env("DOC_SERVER_CACHE_WARM_SEARCHES", "0");
+        command.env("DOC_SERVER_DATABASE_ACQUIRE_TIMEOUT_MS", settings.database_acquire_timeout_ms.to_string());
+        command.envs(more.iter().copied());
         let running = Running(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?);
         wait_for(address, "/api/health")?;
         Ok(Self { running, address, admin })

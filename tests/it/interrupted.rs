@@ -129,9 +129,12 @@ async fn a_stop_in_the_middle_of_publishing_publishes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_away_fails_the_import_and_the_next_run_goes_on() {
-    let app = TestApp::builder().behind_a_faulty_network().start().await;
+    let patient = TestApp::builder().with_pool(|pool| pool.acquire_timeout = PATIENCE);
+    let app = patient.behind_a_faulty_network().start().await;
     let folder = published(&app).await;
-    let before = app.get(EVERYTHING).await.body;
+    let before = app.get(EVERYTHING).await;
+    assert!(before.status == 200 && before.json()["degraded"] == false, "{}", before.text());
+    let before = before.body;
     let (import, progress) = (import_of(folder.path(), "many", "1.0.0"), Progress::default());
     let breaking = async {
         eventually("some pages are done", async || progress.pages_done.load(Ordering::Relaxed) >= 10).await;

@@ -12,7 +12,7 @@ use insta::assert_json_snapshot;
 use tower::ServiceExt;
 
 use crate::harness::{
-    TestApp, eventually,
+    Builder, PATIENCE, Reply, Stopwatch, TestApp, eventually,
     faulty::Fault,
     fixtures::{GUIDE, borrowed, many_pages},
     redact, within,
@@ -28,13 +28,14 @@ const WELL_WITHIN: Duration = Duration::from_secs(5);
 
 /// A server with documents and background tasks, behind a network that can fail.
 async fn start() -> TestApp {
-    let app = TestApp::builder()
-        .behind_a_faulty_network()
-        .with_background_tasks()
+    let hurried = TestApp::builder()
         .with_pool(|pool| pool.statement_timeout = Duration::from_millis(700))
-        .with_embed_timeout(Duration::from_millis(500))
-        .start()
-        .await;
+        .with_embed_timeout(Duration::from_millis(500));
+    start_with(hurried).await
+}
+
+async fn start_with(builder: Builder) -> TestApp {
+    let app = builder.behind_a_faulty_network().with_background_tasks().start().await;
     app.ingest(&GUIDE, "guide", "1.0.0").await;
     app
 }
@@ -43,14 +44,17 @@ async fn status(app: &TestApp, path: &str) -> StatusCode {
     app.get(path).await.status
 }
 
+fn is_whole(reply: &Reply) -> bool {
+    reply.status == StatusCode::OK && reply.json()["degraded"] == false
+}
+
 async fn expect_well(app: &TestApp) {
     within(WELL_WITHIN, "searches, health and readiness are well", async || {
-        status(app, SEARCH).await == StatusCode::OK
+        is_whole(&app.get(SEARCH).await)
             && status(app, "/api/health").await == StatusCode::OK
             && app.admin("/readyz").await.status == StatusCode::OK
     })
     .await;
-    assert_eq!(app.get(SEARCH).await.json()["degraded"], false);
 }
 
 async fn expect_told(app: &TestApp) {
@@ -69,7 +73,7 @@ async fn a_database_that_resets_connections_is_told_and_recovered_from() {
     assert_json_snapshot!("health_well", redact(&app.get("/api/health").await.json()));
 
     app.network().break_networking().await;
-    let asked = Instant::now();
+    let asked = Stopwatch::start();
     let reply = app.get(SEARCH).await;
     assert!(asked.elapsed() < Duration::from_secs(1), "told within a second: {:?}", asked.elapsed());
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -86,7 +90,8 @@ async fn a_database_that_resets_connections_is_told_and_recovered_from() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_search_pays_for_connections_that_died_in_an_outage() {
-    let app = start().await;
+    // Nothing of it is about time.
+    let app = start_with(TestApp::builder().with_pool(|pool| pool.acquire_timeout = PATIENCE)).await;
     // As many connections as the pool has, all idle when the outage begins.
     join_all((0..40).map(|_| app.get(SEARCH))).await;
     app.network().break_networking().await;
@@ -106,7 +111,7 @@ async fn a_database_that_refuses_connections_is_told_and_recovered_from() {
     let app = start().await;
     app.network().set(Fault::Refuse).await;
     expect_told(&app).await;
-    let asked = Instant::now();
+    let asked = Stopwatch::start();
     let replies = join_all((0..20).map(|_| app.get(SEARCH))).await;
     assert!(asked.elapsed() < Duration::from_secs(2), "many callers wait no longer than one: {:?}", asked.elapsed());
     for reply in replies {
@@ -145,15 +150,16 @@ async fn a_silent_network_is_told_and_recovered_from() {
     for reply in replies {
         assert!(reply.status.is_server_error(), "{}", reply.text());
     }
-    let asked = Instant::now();
+    let asked = Stopwatch::start();
     assert_eq!(status(&app, "/api/health").await, StatusCode::SERVICE_UNAVAILABLE);
     assert!(asked.elapsed() < Duration::from_millis(500), "health is told from memory");
     app.network().restore().await;
     expect_well(&app).await;
     // As many at once as there are connections: no permit was lost.
-    for reply in join_all((0..8).map(|_| app.get(SEARCH))).await {
-        assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
-    }
+    within(WELL_WITHIN, "eight at once are well", async || {
+        join_all((0..8).map(|_| app.get(SEARCH))).await.iter().all(is_whole)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,16 +169,17 @@ async fn a_short_break_is_over_by_itself() {
         app.network().cut();
         expect_well(&app).await;
     }
-    assert_eq!(app.index.ping().await.map(|_| ()).ok(), Some(()));
+    eventually("the database answers", async || app.index.ping().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_network_makes_answers_late_and_not_wrong() {
-    let app = start().await;
-    let before = app.get(SEARCH).await.body;
+    let app = start_with(TestApp::builder().with_pool(|pool| pool.acquire_timeout = PATIENCE)).await;
+    let before = app.get(SEARCH).await;
+    assert!(is_whole(&before), "{}", before.text());
     app.network().set(Fault::Delay(Duration::from_millis(15))).await;
     let reply = app.get(SEARCH).await;
-    assert_eq!((reply.status, reply.body), (StatusCode::OK, before));
+    assert_eq!((reply.status, reply.body), (StatusCode::OK, before.body));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,7 +201,7 @@ async fn callers_that_give_up_poison_no_connection() {
     let app = TestApp::builder().with_pool(|pool| pool.read_connections = 4).start().await;
     app.ingest(&borrowed(&many_pages(60)), "many", "1.0.0").await;
     // `ef_search` makes the vector leg a transaction of its own, which a caller may leave open.
-    let path = "/api/search?query=common+page&match_count=50&ef_search=1000";
+    let path = "/api/search?query=common+page&match_count=50&ef_search=1000&cache=bypass";
     let whole = {
         let began = Instant::now();
         assert_eq!(app.get(path).await.status, StatusCode::OK);
@@ -225,16 +232,19 @@ async fn a_statement_is_stopped_in_the_server_once_its_caller_is_gone() {
     )
     .await;
     let request = Request::get("/api/search?query=pool&mode=keyword").body(Body::empty()).unwrap();
-    let _ = tokio::time::timeout(Duration::from_millis(300), app.router().oneshot(request)).await;
     let running = "select count(*) from pg_stat_activity
                    where datname = current_database() and state = 'active' and query like '%weights <#>%'
                      and pid <> pg_backend_pid()";
-    eventually("the statement is stopped", async || app.count(running).await == 0).await;
+    tokio::select! {
+        reply = app.router().oneshot(request) => panic!("{reply:?}"),
+        () = eventually("the statement runs", async || app.count(running).await == 1) => (),
+    }
+    within(Duration::from_secs(10), "the statement is stopped", async || app.count(running).await == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_runs_too_long_is_a_deadline_not_an_outage() {
-    let app = TestApp::builder().with_pool(|pool| pool.statement_timeout = Duration::from_millis(200)).start().await;
+    let app = TestApp::builder().with_pool(|pool| pool.statement_timeout = Duration::from_secs(2)).start().await;
     app.ingest(&GUIDE, "guide", "1.0.0").await;
     app.execute(
         "alter table chunk_words rename to chunk_words_away;

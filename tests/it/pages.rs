@@ -1,10 +1,12 @@
 //! `/api/pages`: a page by its address or id, whole or in parts.
 
+use std::time::{Duration, Instant};
+
 use axum::http::StatusCode;
 use insta::assert_json_snapshot;
 use serde_json::{Value, json};
 
-use crate::harness::{TestApp, client::Problems, fixtures::GUIDE, redact};
+use crate::harness::{TestApp, client::Problems, eventually, fixtures::GUIDE, redact, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_is_read_by_its_address_and_by_its_id() {
@@ -70,4 +72,33 @@ async fn what_is_not_there_or_not_allowed_is_a_problem() {
         problems.insert(path.to_owned(), reply.problem());
     }
     assert_json_snapshot!("bad_pages", problems);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_id_is_remembered_for_a_second_and_no_longer() {
+    let app = TestApp::builder().behind_a_faulty_network().start().await;
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    for path in ["/api/pages/999999", "/api/chunks/999999"] {
+        loop {
+            app.network().restore().await;
+            let asked = std::cell::Cell::new(Instant::now());
+            eventually("it is not there", async || {
+                asked.set(Instant::now());
+                app.get(path).await.status == StatusCode::NOT_FOUND
+            })
+            .await;
+            app.network().break_networking().await;
+            let reply = app.get(path).await;
+            // Unless the machine stood still until it was rightly forgotten.
+            if asked.get().elapsed() < Duration::from_millis(800) {
+                assert_eq!(reply.status, StatusCode::NOT_FOUND, "remembered: {path}");
+                break;
+            }
+        }
+        within(Duration::from_secs(2), "asked again", async || {
+            app.get(path).await.status == StatusCode::SERVICE_UNAVAILABLE
+        })
+        .await;
+    }
+    app.network().restore().await;
 }

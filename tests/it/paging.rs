@@ -46,6 +46,7 @@ async fn walking_all_pages_gives_each_result_once_a_thousand_deep() {
     let nearer: Vec<_> =
         (0..1_050).map(|nth| (format!("{nth}.md"), format!("# Common page\n\nCommon page {nth}.\n"))).collect();
     app.ingest(&borrowed(&nearer), "nearer", "1.0.0").await;
+    app.execute("analyze").await;
     for mode in ["hybrid", "vector", "vector&ef_search=10", "keyword"] {
         let answer = app.search(&format!("query=common+page&mode={mode}&source=many&match_count=100")).await;
         assert_eq!(answer["count"], 100, "{mode}");

@@ -11,7 +11,7 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use crate::harness::{
-    TestApp, database, eventually,
+    PATIENCE, TestApp, database, eventually,
     fixtures::{GUIDE, borrowed, many_pages},
     pooler::{self, Pooler},
     postgres::Server,
@@ -26,7 +26,11 @@ async fn start(change: impl FnOnce(&mut doc_server::index::pool::Config)) -> (Te
     let pooler = Pooler::start(server.address(), SERVER_CONNECTIONS).await;
     let app = TestApp::builder()
         .with_background_tasks()
-        .with_pool(change)
+        .with_pool(|pool| {
+            // A round trip more than without a pooler, on a busy machine.
+            pool.acquire_timeout = PATIENCE;
+            change(pool);
+        })
         .through(&server.options(), &pooler)
         .start_at(server.options())
         .await;
@@ -76,7 +80,7 @@ async fn imports_searches_and_changes_rely_on_no_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_and_announcements_arrive() {
-    let (app, _pooler, server) = start(|pool| pool.statement_timeout = Duration::from_millis(300)).await;
+    let (app, _pooler, server) = start(|pool| pool.statement_timeout = Duration::from_secs(2)).await;
     app.ingest(&GUIDE, "guide", "1.0.0").await;
     let importer = TestApp::builder().start_at(server.options()).await;
     importer.ingest(&[("new.md", "# New\n\nA zebra crossing.\n")], "zoo", "1.0.0").await;

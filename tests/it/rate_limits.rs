@@ -18,15 +18,17 @@ use doc_server::{
         View,
         keys::{NewKey, Scopes},
     },
+    runtime::metrics,
 };
 use futures::future::join_all;
 use insta::assert_json_snapshot;
 
 use crate::harness::{
-    TestApp,
+    PATIENCE, Stopwatch, TestApp,
     client::Reply,
     eventually,
     faulty::{Fault, Proxy},
+    recorder,
     redis::Redis,
 };
 
@@ -53,7 +55,8 @@ async fn ask(app: &TestApp, path: &str, peer: [u8; 4], forwarded: Option<&str>) 
 /// Whether it was let through.
 fn allowed(reply: &Reply) -> bool {
     match reply.status {
-        StatusCode::OK => true,
+        // Of the limits, that is: a late sign of life of the database is health's own matter.
+        StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => true,
         StatusCode::TOO_MANY_REQUESTS => false,
         other => panic!("{other}: {}", reply.text()),
     }
@@ -78,8 +81,13 @@ async fn ten_thousand_requests_with_invented_addresses_are_one_caller() {
         let reply = ask(&app, "/api/health", PEER, Some(&random_addresses())).await;
         through += u32::from(allowed(&reply));
     }
+    // The last one may have come just after it was asked for.
     let more = began.elapsed().as_secs() / 10;
-    assert_eq!(u64::from(through), 6 + more, "in {:?}", began.elapsed());
+    assert!(
+        (6 + more.saturating_sub(1)..=6 + more).contains(&u64::from(through)),
+        "{through} in {:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,14 +113,23 @@ async fn an_answer_says_what_is_left_and_when_to_come_back() {
     let mut limits = Config { address: NonZeroU32::new(4), ..Config::default() };
     limits.groups[Group::Sources as usize] = NonZeroU32::new(2);
     let app = TestApp::builder().with_limits(limits).start().await;
-    let first = ask(&app, "/api/sources", PEER, None).await;
+    // The seconds that are told are those of callers who ask all within one.
+    let (peer, [first, missing, refused, missing_chunk, refused_chunk]) = loop {
+        let (peer, began) = ([203, 0, 113, fastrand::u8(10..)], Instant::now());
+        let paths = ["/api/sources", "/api/sources/none", "/api/sources", "/api/chunks/1", "/api/chunks/1"];
+        let mut replies = Vec::new();
+        for path in paths {
+            replies.push(ask(&app, path, peer, None).await);
+        }
+        if began.elapsed() < Duration::from_secs(1) {
+            break (peer, <[Reply; 5]>::try_from(replies).ok().unwrap());
+        }
+    };
     assert!(allowed(&first));
     assert_eq!(first.header("ratelimit-policy"), r#""address";q=4;w=60, "sources";q=2;w=60"#);
     assert_eq!(first.header("ratelimit"), r#""address";r=3;t=15, "sources";r=1;t=30"#);
-    let missing = ask(&app, "/api/sources/none", PEER, None).await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND);
     assert_eq!(missing.header("ratelimit"), r#""address";r=2;t=15, "sources";r=0;t=30"#, "failures count and tell too");
-    let refused = ask(&app, "/api/sources", PEER, None).await;
     assert!(!allowed(&refused));
     assert_json_snapshot!("problem_rate_limited", refused.problem());
     assert_eq!(
@@ -120,12 +137,12 @@ async fn an_answer_says_what_is_left_and_when_to_come_back() {
         ("30", r#""address";r=1;t=15, "sources";r=0;t=30"#)
     );
     // Another group of routes: the address's own limit holds there too.
-    assert_eq!(ask(&app, "/api/chunks/1", PEER, None).await.status, StatusCode::NOT_FOUND);
-    let refused = ask(&app, "/api/chunks/1", PEER, None).await;
-    assert_eq!((refused.status, refused.header("retry-after")), (StatusCode::TOO_MANY_REQUESTS, "15"));
+    assert_eq!(missing_chunk.status, StatusCode::NOT_FOUND);
+    let refused = (refused_chunk.status, refused_chunk.header("retry-after"));
+    assert_eq!(refused, (StatusCode::TOO_MANY_REQUESTS, "15"));
     assert!(allowed(&ask(&app, "/api/sources", [203, 0, 113, 8], None).await), "another caller has its own");
     for unlimited in ["/api/health", "/openapi.json", "/"] {
-        assert_eq!(ask(&app, unlimited, PEER, None).await.status, StatusCode::OK, "{unlimited}");
+        assert_eq!(ask(&app, unlimited, peer, None).await.status, StatusCode::OK, "{unlimited}");
     }
     let metrics = app.admin("/metrics").await.text();
     assert!(metrics.contains("doc_server_rate_limited_total{route=\"/api/chunks/{chunk_id}\"}"), "{metrics}");
@@ -163,6 +180,9 @@ async fn without_limits_nothing_is_said_of_them() {
     }
 }
 
+/// What three replicas let through together.
+const PER_MINUTE: u32 = 600;
+
 /// Three replicas that share a Redis at this address.
 async fn replicas(address: SocketAddr, per_minute: u32) -> [TestApp; 3] {
     let redis = || shared::Config { urls: format!("redis://{address}"), ..shared::Config::default() };
@@ -183,35 +203,49 @@ async fn expect_redis(app: &TestApp, peer: [u8; 4]) {
     .await;
 }
 
-/// Asks all replicas as fast as they answer. Returns how many were let through, and the slowest answer.
+/// Asks all replicas as fast as they answer, until each has refused. Returns how many were let through, and how long the slowest of
+/// a hundred answers took.
 async fn hammer(replicas: &[TestApp], peer: [u8; 4], time: Duration) -> (u32, Duration) {
     let each = replicas.iter().map(async |app| {
-        let (began, mut through, mut slowest) = (Instant::now(), 0, Duration::ZERO);
-        while began.elapsed() < time {
-            let asked = Instant::now();
-            through += u32::from(allowed(&ask(app, "/api/health", peer, None).await));
-            slowest = slowest.max(asked.elapsed());
+        let (began, mut through, mut times) = (Instant::now(), 0, Vec::new());
+        while began.elapsed() < time || (times.len() == through && began.elapsed() < PATIENCE) {
+            let asked = Stopwatch::start();
+            through += usize::from(allowed(&ask(app, "/api/health", peer, None).await));
+            times.push(asked.elapsed());
             // The others are polled by the same task.
             tokio::task::yield_now().await;
         }
-        (through, slowest)
+        (through, times)
     });
-    let all = join_all(each).await;
-    all.into_iter().fold((0, Duration::ZERO), |all, one| (all.0 + one.0, all.1.max(one.1)))
+    let (through, times): (Vec<_>, Vec<_>) = join_all(each).await.into_iter().unzip();
+    let mut times = times.concat();
+    times.sort_unstable();
+    (u32::try_from(through.iter().sum::<usize>()).unwrap(), times[times.len() * 99 / 100])
+}
+
+/// How many were counted by a replica alone, in this process.
+fn counted_alone() -> f64 {
+    let text = metrics::render(&recorder());
+    let line = text.lines().find(|line| line.starts_with("doc_server_rate_limit_local_total"));
+    line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |count| count.parse().unwrap())
+}
+
+/// Fails unless as many were let through as one bucket holds; where Redis was late and a replica counted alone, as many more.
+async fn hold_one_limit(replicas: &[TestApp], peer: [u8; 4], time: Duration) {
+    let (began, alone) = (Instant::now(), counted_alone());
+    let through = f64::from(hammer(replicas, peer, time).await.0);
+    let (bucket, alone) = (bucket(PER_MINUTE, began.elapsed()), counted_alone() - alone);
+    let held = through >= 0.9 * bucket && through <= 1.1 * bucket + alone;
+    assert!(held, "{through} of {bucket} together, {alone} counted alone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_replicas_together_hold_the_limit_and_each_its_own_without_redis() {
-    const PER_MINUTE: u32 = 600;
     let time = Duration::from_secs(3);
     let redis = Redis::start().await;
     let proxy = Proxy::start(redis.address());
     let all = replicas(proxy.address(), PER_MINUTE).await;
-    let began = Instant::now();
-    let (through, _) = hammer(&all, PEER, time).await;
-    let expected = bucket(PER_MINUTE, began.elapsed());
-    let off = (f64::from(through) / expected - 1.0).abs();
-    assert!(off <= 0.1, "{through} of {expected}: together");
+    hold_one_limit(&all, PEER, time).await;
 
     // A caller of its own for each fault. Each replica counts alone then: three buckets, and never no limit.
     for (nth, fault) in [(1, Fault::Refuse), (2, Fault::BlackHole)] {
@@ -227,10 +261,7 @@ async fn three_replicas_together_hold_the_limit_and_each_its_own_without_redis()
             expect_redis(app, [192, 0, 2, 100 + nth]).await;
         }
     }
-    let began = Instant::now();
-    let (through, _) = hammer(&all, [198, 51, 100, 9], time).await;
-    let off = (f64::from(through) / bucket(PER_MINUTE, began.elapsed()) - 1.0).abs();
-    assert!(off <= 0.1, "{through}: together again");
+    hold_one_limit(&all, [198, 51, 100, 9], time).await;
     let keys: Vec<String> = redis.ask(deadpool_redis::redis::cmd("KEYS").arg("doc-server:limit:*")).await;
     assert!(keys.contains(&"doc-server:limit:{health:203.0.113.7}".to_owned()), "{keys:?}");
 }

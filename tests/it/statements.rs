@@ -39,7 +39,9 @@ impl Statements {
         let all = std::mem::take(&mut *self.0.lock().unwrap());
         let other = |text: &String| {
             ["set ", "show ", "BEGIN", "COMMIT"].iter().any(|start| text.starts_with(start))
-                || ["statement_timestamp()", "pg_catalog.pg_type"].iter().any(|part| text.contains(part))
+                || ["statement_timestamp()", "pg_catalog.pg_type", "pg_backend_pid()"]
+                    .iter()
+                    .any(|part| text.contains(part))
         };
         all.into_iter().filter(|text| !other(text)).collect()
     }

@@ -17,6 +17,9 @@ use crate::harness::{
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
+/// The spans of a search.
+const STAGES: [&str; 7] = ["cache", "coalesce", "embed", "index", "rank", "request", "search"];
+
 /// A server whose provider is a stand-in, with these settings; and documents to find.
 async fn server(provider: &Provider, settings: &[(&str, &str)]) -> (Database, Served) {
     let database = Database::migrated().await;
@@ -50,7 +53,11 @@ async fn a_trace_has_a_span_for_each_stage_and_joins_the_callers() {
     let before = provider.headers().len();
     assert_eq!(search(&server, "pool", &format!("00-{TRACE}-{CALLER}-01")).await, 200);
     assert_eq!(search(&server, "unsampled", &format!("00-{}-{CALLER}-00", "1".repeat(32))).await, 200);
-    eventually("the root has arrived", async || collector.spans().iter().any(|span| span.name == "request")).await;
+    eventually("all spans have arrived", async || {
+        let spans = collector.spans();
+        STAGES.iter().all(|stage| spans.iter().any(|span| span.name == *stage))
+    })
+    .await;
     let passed_on: Vec<String> = provider.headers()[before..]
         .iter()
         .map(|headers| headers["traceparent"].to_str().unwrap().to_owned())
@@ -63,7 +70,7 @@ async fn a_trace_has_a_span_for_each_stage_and_joins_the_callers() {
     assert_eq!((root.parent.as_str(), root.kind), (CALLER, 2));
     assert_eq!((root.attributes["route"].as_str(), root.attributes["request_id"].as_str()), ("/api/search", "pool"));
     let names: BTreeSet<&str> = spans.iter().map(|span| span.name.as_str()).collect();
-    assert_eq!(names, ["cache", "coalesce", "embed", "index", "rank", "request", "search"].into());
+    assert_eq!(names, STAGES.into());
     let leads_to_root = |span: &Span| {
         let mut at = span.clone();
         while let Some(parent) = spans.iter().find(|other| other.id == at.parent) {
@@ -93,13 +100,15 @@ async fn a_collector_that_is_away_or_silent_harms_no_request() {
         let settings = [("otlp_endpoint", endpoint.as_str()), ("otlp_sample_ratio", "1")];
         let (database, server) = server(&provider, &settings).await;
         // More spans than the queue holds.
-        let mut slowest = Duration::ZERO;
+        let mut times = Vec::new();
         for number in 0..600 {
             let began = Instant::now();
             assert_eq!(search(&server, &format!("q{number}"), "").await, 200);
-            slowest = slowest.max(began.elapsed());
+            times.push(began.elapsed());
         }
-        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+        times.sort_unstable();
+        // The queue is full after two thirds of them: harm would be done to more than a few.
+        assert!(times[times.len() * 95 / 100] < Duration::from_secs(1), "{times:?}");
         let told = Instant::now();
         end(database, server).await;
         assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());

@@ -16,7 +16,7 @@ FLAGS = """--headless --no-sandbox --disable-gpu --no-first-run --disable-backgr
 --disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe""".split()
 
 # Generous, since a loaded machine is slow; a test that passes never waits for it.
-DEADLINE = 20
+DEADLINE = 60
 
 
 class Failed(Exception):

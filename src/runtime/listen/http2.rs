@@ -224,7 +224,7 @@ mod tests {
 
     /// Whether `frames` after the preface pass, read in pieces of `piece` bytes.
     fn pass(frames: &[u8], piece: usize, sent: u64) -> (bool, u64) {
-        let mut meter = Frames { sent, ..Frames::new(Instant::now()) };
+        let mut meter = Frames { sent, ..Frames::new(Instant::now() + Duration::from_mins(1)) };
         let bytes = [&PREFACE[..], frames].concat();
         let passed = bytes.chunks(piece).all(|piece| meter.read(piece));
         (passed, meter.idle)

@@ -9,6 +9,8 @@ use doc_server::index::{self, Index};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::OnceCell;
 
+use super::eventually;
+
 /// Tests may run beside others of the same process and of other processes.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
@@ -31,12 +33,13 @@ pub fn server() -> PgConnectOptions {
 
 /// Runs one statement on the server itself.
 pub async fn administer(sql: String) {
-    let mut connection = PgConnection::connect_with(&server()).await.expect("the throw-away Postgres");
-    sqlx::raw_sql(AssertSqlSafe(sql.clone()))
-        .execute(&mut connection)
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"));
-    connection.close().await.expect("an orderly end");
+    try_administer(sql.clone()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+async fn try_administer(sql: String) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect_with(&server()).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+    connection.close().await
 }
 
 impl Database {
@@ -82,7 +85,9 @@ impl Database {
 
     /// Removes it, whoever is still connected.
     pub async fn drop_now(&self) {
-        administer(format!("drop database if exists {} with (force)", self.name)).await;
+        let drop = format!("drop database if exists {} with (force)", self.name);
+        // Postgres gives up when a connection needs more than five seconds to end.
+        eventually("the database is gone", async || try_administer(drop.clone()).await.is_ok()).await;
     }
 }
 

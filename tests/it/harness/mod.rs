@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod served;
+pub mod waiting;
 
 use std::{
     net::SocketAddr,
@@ -55,14 +56,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
 
-pub use self::client::{Reply, redact};
+pub use self::{
+    client::{Reply, redact},
+    waiting::{PATIENCE, Stopwatch, eventually, within},
+};
 use self::{database::Database, faulty::Proxy, pooler::Pooler};
 
-/// Longer than any condition here takes on a busy machine; only a failing test waits this long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
 /// How long a search waits for a connection where no fault is tested: two cores shared by all tests are slow, not faulty.
-const UNHURRIED: Duration = Duration::from_secs(2);
+const UNHURRIED: Duration = Duration::from_secs(5);
 
 /// What is changed of the usual server.
 #[derive(Clone, Debug)]
@@ -230,6 +231,7 @@ impl Builder {
         let probe = Probe::default();
         let embedder = Embedder::new(self.embed_config(&probe), &lifecycle).expect("an embedder");
         let proxy = if self.proxied { Some(Proxy::start(database.address())) } else { None };
+        let undisturbed = proxy.is_none() && database.is_shared();
         let options = self.way_to(&database, proxy.as_ref());
         let index = Index::connect(options, self.index.clone()).await.expect("the test's database");
         let shared = Shared::new(&self.redis, &lifecycle).expect("settings of redis");
@@ -239,6 +241,10 @@ impl Builder {
         };
         let health = Arc::new(Health::new(embedder.clone(), shared.clone()));
         health.probe(&index).await;
+        // Where nothing asks again, one late answer would stay.
+        while undisturbed && !health.is_ready() {
+            health.probe(&index).await;
+        }
         if self.background {
             index.follow(&lifecycle);
             let probing = health::probe_task(Arc::clone(&health), index.clone(), lifecycle.stopping());
@@ -317,6 +323,8 @@ impl TestApp {
     pub fn builder() -> Builder {
         let mut index = index::Config::default();
         index.pool.acquire_timeout = UNHURRIED;
+        // Tests hold the model; how long a search waits for it is the subject of few.
+        let search = search::Config { embed_timeout: PATIENCE, ..search::Config::default() };
         Builder {
             real_model: false,
             dimensions: FakeConfig::default().dimensions,
@@ -327,7 +335,7 @@ impl TestApp {
             index,
             pooler: None,
             listens_directly: false,
-            search: search::Config::default(),
+            search,
             redis: shared::Config::default(),
             open: Open::UntilFirstKey,
             without_key: Scopes::NONE,
@@ -426,26 +434,6 @@ impl Drop for TestApp {
                 }
             });
         });
-    }
-}
-
-/// Returns once `condition` holds; fails the test when it never does.
-#[track_caller]
-pub fn eventually(what: &str, condition: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
-    within(PATIENCE, what, condition)
-}
-
-/// Returns once `condition` holds; fails the test when it does not within `time`.
-#[track_caller]
-pub fn within(time: Duration, what: &str, condition: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
-    let caller = std::panic::Location::caller();
-    async move {
-        let waiting = async {
-            while !condition().await {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        assert!(tokio::time::timeout(time, waiting).await.is_ok(), "{caller}: not within {time:?}: {what}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! same one.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -10,7 +10,7 @@ use std::{
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 
-use super::{eventually, postgres::unprivileged};
+use super::{eventually, postgres::unprivileged, process::free_address};
 
 /// Tests of a process started with this talk to its databases through the pooler at this address.
 pub const EVERYWHERE: &str = "DOC_SERVER_TEST_POOLER";
@@ -26,7 +26,7 @@ impl Pooler {
     /// In front of the server at `upstream`, with `connections` to it for each database.
     pub async fn start(upstream: SocketAddr, connections: u32) -> Self {
         let folder = tempfile::Builder::new().prefix("doc-server-it-").tempdir_in("/tmp").expect("a folder");
-        let port = TcpListener::bind(("127.0.0.1", 0)).expect("a free port").local_addr().expect("its address").port();
+        let port = free_address().port();
         let settings = folder.path().join("pgbouncer.ini");
         // No `ignore_startup_parameters`: an operator's may lack it too.
         let text = format!(

@@ -1,7 +1,7 @@
 //! Postgres servers of one test: to be killed, to be followed by a real streaming standby, to be promoted.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 
-use super::within;
+use super::{process::free_address, within};
 
 /// Starting takes half a second, recovering from a kill one; a machine that builds meanwhile needs more.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ impl Server {
             let owned = Command::new("chown").arg("nobody:nogroup").arg(folder.path()).status().expect("chown");
             assert!(owned.success());
         }
-        let port = TcpListener::bind(("127.0.0.1", 0)).expect("a free port").local_addr().expect("its address").port();
+        let port = free_address().port();
         Self { folder, port, process: None }
     }
 

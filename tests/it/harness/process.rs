@@ -2,10 +2,13 @@
 
 use std::{
     ffi::OsStr,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Command, Output, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use tokio::net::TcpSocket;
 
 /// The binary without any of the caller's settings.
 pub fn doc_server<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
@@ -43,12 +46,27 @@ pub fn run(command: &mut Command) -> Ended {
     command.output().expect("the binary runs").into()
 }
 
-/// Two ports that were free just now. Another process may take one before it is used, which a test would show as a
-/// taken port.
+/// Two ports that no other test is given.
 pub fn free_addresses() -> (SocketAddr, SocketAddr) {
-    let bind = || TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let (first, second) = (bind(), bind());
-    (first.local_addr().expect("an address"), second.local_addr().expect("an address"))
+    (free_address(), free_address())
+}
+
+/// A port that no other test is given: a socket that does not listen holds it until all tests have ended, and leaves it to whoever
+/// says, as all servers do, that it may be used again.
+pub fn free_address() -> SocketAddr {
+    static HELD: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let socket = reuse(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let address = socket.local_addr().expect("its address");
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+    address
+}
+
+/// A socket on `address` that lets others have it too, as long as they say the same.
+pub fn reuse(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// A program that runs until it is told to stop; killed when the test ends before it.

@@ -53,14 +53,14 @@ impl Redis {
         replica
     }
 
-    /// A sentinel that watches `primary` as `name` and decides alone, after half a second of silence.
+    /// A sentinel that watches `primary` as `name` and decides alone, after three seconds of silence.
     pub async fn start_sentinel(name: &str, primary: SocketAddr) -> Self {
         for _ in 0..5 {
             let (address, folder) = (free_addresses().0, tempfile::tempdir().expect("a folder"));
             let port = primary.port();
             let settings = format!(
                 "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor {name} 127.0.0.1 {port} 1\n\
-                 sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n",
+                 sentinel down-after-milliseconds {name} 3000\nsentinel failover-timeout {name} 2000\n",
                 address.port(),
                 folder.path().display(),
             );
@@ -130,6 +130,12 @@ impl Redis {
         for key in self.ask::<Vec<String>>(cmd("KEYS").arg("*")).await {
             let _: () = self.ask(&Cmd::set(key, bytes)).await;
         }
+    }
+
+    /// How many values it has, without leases.
+    pub async fn values(&self) -> usize {
+        let keys = self.ask::<Vec<String>>(cmd("KEYS").arg("*")).await;
+        keys.iter().filter(|key| !key.contains(":lease:")).count()
     }
 
     /// A section of what it says of itself; empty when it does not answer.
@@ -261,7 +267,7 @@ impl Cluster {
             }
             for key in keys {
                 let mut migrate = cmd("MIGRATE");
-                migrate.arg("127.0.0.1").arg(target.address.port()).arg(key).arg(0).arg(1_000);
+                migrate.arg("127.0.0.1").arg(target.address.port()).arg(key).arg(0).arg(30_000);
                 source.ask::<Value>(&migrate).await;
             }
         }

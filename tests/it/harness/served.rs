@@ -134,7 +134,9 @@ fn role(arguments: &[&str], database_url: &str, settings: &[(&str, &str)]) -> Co
     command
         .env("DOC_SERVER_DATABASE_URL", database_url)
         .env("DOC_SERVER_EMBED_PROVIDER", "fake")
-        .env("DOC_SERVER_CACHE_WARM_SEARCHES", "0");
+        .env("DOC_SERVER_CACHE_WARM_SEARCHES", "0")
+        // Two cores shared by all tests are slow, not faulty.
+        .env("DOC_SERVER_DATABASE_ACQUIRE_TIMEOUT_MS", "5000");
     for (name, value) in settings {
         if name.starts_with("--") {
             command.args([name, value]);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use axum::http::{Method, StatusCode};
 
 use super::UNKNOWN;
-use crate::harness::{TestApp, eventually, faulty::Fault, fixtures::GUIDE, within};
+use crate::harness::{Stopwatch, TestApp, eventually, faulty::Fault, fixtures::GUIDE, within};
 
 /// What is promised, wherever the revocation happened.
 const WORTH_NOTHING_WITHIN: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ async fn a_revoked_key_is_worth_nothing_anywhere_once_that_is_acknowledged() {
             (status(&app, &key, SEARCH).await, status(&replica, &key, SEARCH).await),
             (StatusCode::OK, StatusCode::OK)
         );
-        let asked = Instant::now();
+        let asked = Stopwatch::start();
         let revoked = replica.ask(&admin, Method::DELETE, &format!("/api/keys/{id}"), None).await;
         assert_eq!(revoked.status, 204, "{}", revoked.text());
         assert!(asked.elapsed() < WORTH_NOTHING_WITHIN, "{:?}", asked.elapsed());
@@ -47,24 +47,30 @@ async fn a_replica_that_hears_nothing_believes_a_revoked_key_for_five_seconds_at
     let deaf = TestApp::builder().closed(&[]).start_beside(&app).await;
     assert_eq!(status(&deaf, &key, SEARCH).await, 200);
     assert!(app.index.revoke_key(id).await.unwrap());
-    // The reading itself takes a moment on a busy machine.
-    let soon = WORTH_NOTHING_WITHIN + Duration::from_secs(1);
-    within(soon, "the key is refused", async || status(&deaf, &key, SEARCH).await == 401).await;
+    let revoked = Instant::now();
+    eventually("the key is refused", async || {
+        let late = revoked.elapsed() > WORTH_NOTHING_WITHIN;
+        let reply = deaf.get_as(&key, SEARCH).await;
+        // It is marked where the reading itself takes longer than a request waits for it.
+        assert!(!late || reply.status == 401 || reply.header("x-cache") == "stale", "{}", reply.text());
+        reply.status == 401
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_ends_at_its_time() {
     let app = TestApp::builder().closed(&[]).start().await;
     let (_, admin) = app.make_key(&["admin"], &[]).await;
-    let end = chrono::Utc::now() + chrono::TimeDelta::milliseconds(700);
+    let end = chrono::Utc::now() + chrono::TimeDelta::seconds(2);
     let body = serde_json::json!({ "name": "short", "scopes": ["search"], "expires_at": end.to_rfc3339() });
     let made = app.ask(&admin, Method::POST, "/api/keys", Some(&body)).await;
     assert_eq!(made.status, 201, "{}", made.text());
     let key = made.json()["secret"].as_str().unwrap().to_owned();
     let seen = status(&app, &key, "/api/sources").await;
     assert!(seen == 200 || chrono::Utc::now() > end, "{seen}");
-    within(Duration::from_secs(2), "the key has ended", async || status(&app, &key, "/api/sources").await == 401).await;
-    assert!(chrono::Utc::now() >= end, "not before its time");
+    eventually("its time has come", async || chrono::Utc::now() >= end).await;
+    assert_eq!(status(&app, &key, "/api/sources").await, 401);
     let listed = app.get_as(&admin, "/api/keys").await.json();
     assert_eq!(listed["keys"][1]["status"], "expired");
 }
@@ -76,8 +82,8 @@ async fn while_the_database_is_away_a_known_key_gets_what_is_in_memory_and_nothi
     let (id, key) = app.make_key(&["search", "sources:write"], &["guide"]).await;
     let (_, admin) = app.make_key(&["admin"], &[]).await;
     let cut = TestApp::builder().closed(&[]).with_background_tasks().behind_a_faulty_network().start_beside(&app).await;
-    assert_eq!(status(&cut, &key, SEARCH).await, 200);
-    assert_eq!(status(&cut, &key, "/api/pages?url=pool.md").await, 200);
+    eventually("an answer is kept", async || cut.get_as(&key, SEARCH).await.header("x-cache") == "hit-l1").await;
+    eventually("pages are read", async || status(&cut, &key, "/api/pages?url=pool.md").await == 200).await;
 
     cut.network().set(Fault::Refuse).await;
     // Its revocation cannot be heard here.
@@ -105,7 +111,7 @@ async fn while_the_database_is_away_a_known_key_gets_what_is_in_memory_and_nothi
 
     cut.network().restore().await;
     within(WORTH_NOTHING_WITHIN, "the revocation is known", async || status(&cut, &key, SEARCH).await == 401).await;
-    assert_eq!(status(&cut, &admin, SEARCH).await, 200);
+    eventually("others are believed", async || status(&cut, &admin, SEARCH).await == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,7 +126,7 @@ async fn after_the_stale_window_nothing_is_believed() {
         .with_search(|search| search.cache.lifetime.stale = Duration::from_secs(1))
         .start_beside(&app)
         .await;
-    assert_eq!(status(&cut, &key, SEARCH).await, 200);
+    eventually("an answer is kept", async || cut.get_as(&key, SEARCH).await.header("x-cache") == "hit-l1").await;
     cut.network().set(Fault::Refuse).await;
     within(Duration::from_secs(20), "nothing is believed any more", async || {
         status(&cut, &key, SEARCH).await == 503 && status(&cut, &key, "/api/sources").await == 503

@@ -20,7 +20,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let app = TestApp::builder().closed(&[]).start().await;
+        let app = TestApp::builder().closed(&[]).with_background_tasks().start().await;
         app.ingest(&GUIDE, "guide", "1.0.0").await;
         app.ingest(&[("mine.md", "# Mine\n\nAnother pool.\n")], "mine", "1.0.0").await;
         let (_, admin) = app.make_key(&["admin"], &[]).await;
@@ -162,7 +162,7 @@ async fn a_source_of_others_is_told_like_one_that_does_not_exist() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_may_come_in_either_header_but_only_one() {
-    let app = TestApp::builder().closed(&[]).start().await;
+    let app = TestApp::builder().closed(&[]).with_background_tasks().start().await;
     let (_, key) = app.make_key(&["search"], &[]).await;
     let ask = async |headers: &[(header::HeaderName, String)]| {
         let request = headers

@@ -73,7 +73,8 @@ async fn nobody_gets_a_row_of_another(tenants: usize, questions: usize) {
     let first = ask_all(&app, &tenants, questions).await;
     assert!(first.contains("miss") && first.contains("coalesced"), "{first:?}");
     let kept = ask_all(&app, &tenants, questions).await;
-    assert_eq!(kept, HashSet::from(["hit-l1".to_owned()]));
+    // Stale, where the catalog is confirmed later than a request waits for that.
+    assert!(kept.contains("hit-l1") && kept.iter().all(|how| how == "hit-l1" || how == "stale"), "{kept:?}");
     let writes: i64 = i64::try_from(tenants.len() * questions).unwrap();
     eventually("redis has every answer", async || redis.info("keyspace").await.contains("keys=")).await;
     let shared = ask_all(&beside, &tenants, questions).await;

@@ -16,9 +16,10 @@ const CAP: usize = 16 * 1024;
 /// Writes everything and reads until the server closes, or the answer is there.
 async fn send(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = connect(address).await;
-    // A server that has refused may close before it has read all of it.
-    let _ = stream.write_all(request).await;
-    read_answer(&mut stream).await
+    let (mut reader, mut writer) = stream.split();
+    // A server that has refused may close before it has read all of it; what it said must be read before that.
+    let writing = async { drop(writer.write_all(request).await) };
+    tokio::join!(writing, read_answer(&mut reader)).1
 }
 
 fn post(body: &[u8], more: &str) -> Vec<u8> {

@@ -16,7 +16,6 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::Notify,
-    time::Instant,
 };
 
 use crate::harness::{eventually, recorder};
@@ -108,12 +107,11 @@ pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, path: &str) 
     super::read_answer(stream).await
 }
 
-/// Waits until the server ends `stream`, and returns what it said last and how long it took.
-pub async fn until_closed<S: AsyncRead + Unpin>(stream: &mut S) -> (String, Duration) {
-    let began = Instant::now();
+/// Waits until the server ends `stream`, and returns what it said last.
+pub async fn until_closed<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut said = Vec::new();
     let reading = stream.read_to_end(&mut said);
     // A reset is an end too.
     let _ = tokio::time::timeout(crate::harness::PATIENCE, reading).await.expect("the server closes the connection");
-    (String::from_utf8_lossy(&said).into_owned(), began.elapsed())
+    String::from_utf8_lossy(&said).into_owned()
 }

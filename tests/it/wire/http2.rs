@@ -155,7 +155,7 @@ async fn its_bounds_are_told_to_the_caller() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_is_told_before_it_is_closed() {
-    let door = Door::open(cleartext(Config { idle_timeout: 2 * SHORT, header_timeout: SHORT, ..patient() })).await;
+    let door = Door::open(cleartext(Config { idle_timeout: 2 * SHORT, header_timeout: 4 * SHORT, ..patient() })).await;
     let mut raw = Raw::connect(&door, &[]).await;
     raw.get(1, "/").await;
     assert_eq!(raw.next(HEADERS).await.unwrap().0, 1);
@@ -166,13 +166,13 @@ async fn an_idle_connection_is_told_before_it_is_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_between_requests_are_not_taken_for_a_slow_head() {
-    let door = Door::open(cleartext(Config { header_timeout: 2 * SHORT, ..patient() })).await;
+    let door = Door::open(cleartext(Config { header_timeout: 6 * SHORT, ..patient() })).await;
     let mut raw = Raw::connect(&door, &[]).await;
     raw.get(1, "/").await;
     raw.next(HEADERS).await.unwrap();
     // A window update for the connection, and then silence for longer than a head may take.
     raw.write(WINDOW, 0, 0, &[0, 0, 0, 9]).await;
-    tokio::time::sleep(4 * SHORT).await;
+    tokio::time::sleep(8 * SHORT).await;
     raw.get(3, "/").await;
     assert_eq!(raw.next(HEADERS).await.unwrap().0, 3);
     drop(raw);
@@ -181,7 +181,7 @@ async fn frames_between_requests_are_not_taken_for_a_slow_head() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_not_read_is_reset_and_others_go_on() {
-    let door = Door::open(cleartext(Config { write_timeout: SHORT, ..patient() })).await;
+    let door = Door::open(cleartext(Config { write_timeout: 4 * SHORT, ..patient() })).await;
     // A window of 1,000 bytes for each answer, never widened.
     let mut raw = Raw::connect(&door, &[(4, 1_000)]).await;
     raw.get(1, "/large").await;
@@ -197,7 +197,7 @@ async fn an_answer_that_is_not_read_is_reset_and_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_answer_that_is_not_read_is_reset_too() {
-    let door = Door::open(cleartext(Config { write_timeout: SHORT, ..patient() })).await;
+    let door = Door::open(cleartext(Config { write_timeout: 4 * SHORT, ..patient() })).await;
     let mut raw = Raw::connect(&door, &[(4, 2)]).await;
     raw.get(1, "/").await;
     assert_eq!(raw.next(HEADERS).await.unwrap().0, 1);
