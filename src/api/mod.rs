@@ -38,6 +38,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use keys::KeyBody;
 pub use respond::Problem;
 pub use search::read_search;
+pub use sources::SourceBody;
 
 use self::{identity::Access, rate_limit::Limits};
 use crate::{

@@ -36,7 +36,7 @@ struct SourceList {
 
 /// A documentation set.
 #[derive(Serialize, ToSchema)]
-struct SourceBody {
+pub struct SourceBody {
     /// Its name.
     source_id: String,
     /// For people.

@@ -64,6 +64,9 @@ pub enum Command {
     Explain(SearchFlags),
     /// Rebuild the vector index beside the one in use, and swap
     Index(IndexFlags),
+    /// List and delete what was imported
+    #[command(subcommand)]
+    Sources(SourcesCommand),
     /// Make, list and revoke the keys of callers
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -95,6 +98,23 @@ pub struct ServeFlags {
     /// Let callers without a key do everything, on any address
     #[arg(long)]
     pub insecure_open: bool,
+}
+
+/// What to do with sources.
+#[derive(Debug, Subcommand)]
+pub enum SourcesCommand {
+    /// List the sources with their versions
+    List {
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a source with all its versions: gone from search at once
+    Delete {
+        /// The source, as the list tells it
+        #[arg(value_name = "ID")]
+        source_id: String,
+    },
 }
 
 /// What to do with keys.

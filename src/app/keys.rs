@@ -2,11 +2,12 @@
 
 use std::io::Write;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 
 use super::{
     App, Error,
     arguments::{CreateKeyFlags, KeysCommand},
+    terminal::{table, time},
 };
 use crate::{
     config::Settings,
@@ -90,19 +91,10 @@ fn as_table(keys: &[ListedKey]) -> String {
         return "there are no keys; make one with doc-server keys create".to_owned();
     }
     let heads = ["id", "name", "secret", "scopes", "sources", "per minute", "made", "ends"];
-    let mut rows = vec![heads.map(str::to_owned)];
-    rows.extend(keys.iter().map(row));
-    let widths: Vec<usize> =
-        (0..heads.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    let line = |row: &[String; 8]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    table(heads, keys.iter().map(row))
 }
 
 fn row(listed: &ListedKey) -> [String; 8] {
-    let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     let ListedKey { key, hint, created_at, revoked_at } = listed;
     let end = match (revoked_at, key.expires_at) {
         (Some(at), _) => format!("revoked {}", time(*at)),

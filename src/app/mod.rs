@@ -12,6 +12,7 @@ mod keys;
 pub mod reload;
 mod search;
 mod serve;
+mod sources;
 mod terminal;
 
 use std::{sync::Arc, time::Duration};
@@ -127,6 +128,7 @@ pub async fn run() -> Result<(), Error> {
         Command::Search(flags) => search::run(settings, &flags).await,
         Command::Explain(flags) => explain::run(settings, &flags).await,
         Command::Index(flags) => index::run(settings, &flags).await,
+        Command::Sources(command) => sources::run(settings, command).await,
         Command::Keys(command) => keys::run(settings, command).await,
         Command::Eval(flags) => eval::run(settings, &flags).await,
         Command::Healthcheck => healthcheck::run(&settings).await,

@@ -13,13 +13,14 @@ use crate::harness::{
     process::{Ended, doc_server, run},
 };
 
-const ROLES: [&str; 11] = [
+const ROLES: [&str; 12] = [
     "serve",
     "migrate",
     "ingest",
     "search",
     "explain",
     "index",
+    "sources",
     "keys",
     "eval",
     "openapi",
@@ -231,6 +232,31 @@ async fn explain_shows_each_statement_with_its_plan() {
     let unknown = run(&mut on(&app.database, &["explain", "pool", "--source", "nobody"]));
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.stderr.contains("no source is called \"nobody\""), "{}", unknown.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sources_are_listed_and_deleted() {
+    let app = TestApp::builder().closed(&[]).with_background_tasks().start().await;
+    let none = run(&mut on(&app.database, &["sources", "list"]));
+    expect_well(&none);
+    assert!(none.stdout.contains("doc-server ingest FOLDER"), "{}", none.stdout);
+    app.ingest(&GUIDE, "guide", "1.0.0").await;
+    app.ingest(&GUIDE, "guide", "2.0.0").await;
+    let listed = run(&mut on(&app.database, &["sources", "list"]));
+    expect_well(&listed);
+    let line: Vec<&str> = listed.stdout.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(line[..4], ["guide", "2.0.0", "2", "7"], "{}", listed.stdout);
+    let json = run(&mut on(&app.database, &["sources", "list", "--json"]));
+    let (_, key) = app.make_key(&["search"], &[]).await;
+    let served = app.get_as(&key, "/api/sources").await.json();
+    assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap(), served["sources"]);
+
+    let deleted = run(&mut on(&app.database, &["sources", "delete", "guide"]));
+    expect_well(&deleted);
+    assert_eq!(app.get_as(&key, "/api/sources").await.json()["count"], 0, "the server knows before it is told");
+    let again = run(&mut on(&app.database, &["sources", "delete", "guide"]));
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("no source is called \"guide\""), "{}", again.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
