@@ -99,15 +99,22 @@ install_part() {
 # The folder cargo builds into.
 target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$root/target}"; }
 
-# wait_until WHAT BASE_URL PROCESS: until ask.py says so; fails when the process ends first.
-wait_until() {
-    until "${PYTHON:-python3}" "$here/ask.py" "$1" "$2"; do
-        kill -0 "$3" 2>/dev/null || return 1
+# wait_until_healthy BASE_URL PROCESS: until the server answers; fails when the process ends first.
+wait_until_healthy() {
+    until "${PYTHON:-python3}" "$here/ask.py" healthy "$1"; do
+        kill -0 "$2" 2>/dev/null || return 1
         sleep 0.2
     done
 }
 
-wait_until_healthy() { wait_until healthy "$@"; }
+# wait_until_whole BASE_URL: until a search has all its parts: the first loads the model. Fails after two minutes.
+wait_until_whole() {
+    local began=$SECONDS
+    until "${PYTHON:-python3}" "$here/ask.py" whole "$1"; do
+        ((SECONDS - began < 120)) || return 1
+        sleep 0.2
+    done
+}
 
 # ingest_missing BASE_URL SERVER [LIMIT]: index what documents.py lists, at most LIMIT sources. One that fails is
 # reported and does not stop the others.

@@ -26,7 +26,8 @@ def fetch(url):
 
 
 def wait_for(url, process, name):
-    for _ in range(1200):
+    began = time.monotonic()
+    while time.monotonic() - began < 120:
         if process.poll() is not None:
             sys.exit(f"error: {name} ended with exit code {process.returncode}")
         try:
@@ -80,10 +81,15 @@ class Run:
         wait_for(f"http://{self.api}/api/health", server, f"the server ({self.folder}/server.log)")
         command = [SERVER, "ingest", ROOT / "docs", "--source", "doc-server", "--version", "1.0.0"]
         subprocess.run(command, check=True, env={**os.environ, **self.settings()}, stdout=subprocess.DEVNULL)
-        # The first search loads the model.
-        while json.loads(wait_for(f"http://{self.api}/api/search?query=pool&cache=bypass", server, "the server"))["degraded"]:
-            time.sleep(0.1)
         return server
+
+    def load_model(self):
+        """The first search does; until then answers lack a part."""
+        began = time.monotonic()
+        while json.loads(fetch(f"http://{self.api}/api/search?query=pool&cache=bypass"))["degraded"]:
+            if time.monotonic() - began > 120:
+                sys.exit(f"error: searches stay incomplete ({self.folder}/server.log)")
+            time.sleep(0.1)
 
     def watch(self):
         """Prometheus, with the names that a cluster's labels give, scraping each second so that the check is short."""

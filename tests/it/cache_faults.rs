@@ -31,7 +31,7 @@ async fn start(proxy: &Proxy) -> TestApp {
     app
 }
 
-/// Different searches at a fixed rate, whatever becomes of those before: how long each took, and how many were answered.
+/// Different searches at a fixed rate, whatever becomes of those before (slower beside other tests, where the machine is): how long each took, and how many were answered.
 async fn load(app: &TestApp, name: &str, (time, rate): (Duration, u64)) -> (Duration, usize, usize) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
     if rate < RATE {

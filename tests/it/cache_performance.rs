@@ -283,6 +283,8 @@ async fn a_replica_that_hears_nothing_answers_from_before_for_five_seconds_at_mo
         deaf.get(SEARCH).await.header("x-cache") == "stale"
     });
     tokio::join!(publishing, marked);
+    let acknowledged = deaf.get(SEARCH).await;
+    assert!(acknowledged.header("x-cache") == "stale" || acknowledged.text().contains("All is new."));
     deaf.network().restore().await;
     within(Duration::from_secs(5), "it answers from what is published", async || {
         let reply = deaf.get(SEARCH).await;
@@ -327,7 +329,7 @@ async fn a_fleet_does_cold_work_once() {
         asked += 1;
         let path = format!("{SEARCH}+{asked}");
         let (before, others) = (one.probe.texts(), other.probe.texts());
-        let began = Instant::now();
+        let began = Stopwatch::start();
         one.probe.hold();
         let leading = async { join_all((0..50).map(|_| one.get(&path))).await };
         let following = async {
@@ -342,9 +344,9 @@ async fn a_fleet_does_cold_work_once() {
             tokio::join!(asking, releasing).0
         };
         let (led, followed) = tokio::join!(leading, following);
-        if began.elapsed() > Duration::from_millis(800) {
-            // The machine stood still for longer than Redis is waited for, and the other rightly went on alone.
-            assert!(asked < 100, "{round} of {asked} rounds were quick enough");
+        // The machine stood still for about as long as Redis is waited for: the other may rightly have gone on alone.
+        if began.stood_still() > Duration::from_millis(300) {
+            assert!(asked < 100, "{round} of {asked} rounds were without a stall");
             continue;
         }
         round += 1;
@@ -449,18 +451,22 @@ async fn what_was_asked_most_is_in_memory_after_a_start() {
 async fn a_hot_answer_is_made_anew_before_it_ends() {
     let builder = TestApp::builder().with_search(|search| search.cache.lifetime.ttl = Duration::from_secs(4));
     let app = with_guide(builder.with_background_tasks()).await;
-    let (began, mut renewals, mut last) = (Stopwatch::start(), 0, None);
+    let (began, mut renewals, mut ended, mut last) = (Stopwatch::start(), 0, 0, None);
     while renewals < 3 {
         assert!(began.elapsed() < PATIENCE, "{renewals} times made anew while it was given");
+        let asked = Stopwatch::start();
         let reply = app.get(SEARCH).await;
         let age = reply.header("age").parse::<u64>().unwrap();
         assert!(age <= 4 || reply.header("x-cache") == "stale", "nobody gets an old one: {age} s");
         // Where it ends before it is made anew, whoever asks next waits, and that is no hit.
         let hit = reply.header("x-cache") == "hit-l1";
         renewals += usize::from(hit && last.is_some_and(|last| age < last));
+        ended += usize::from(!hit && last.is_some() && asked.stood_still().is_zero());
         last = hit.then_some(age);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    // On a busy machine, where making it takes longer than is left of its life.
+    assert!(ended < renewals, "{ended} times somebody waited");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

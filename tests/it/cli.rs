@@ -10,7 +10,7 @@ use crate::harness::{
     database::Database,
     fixtures::GUIDE,
     folder_of,
-    process::{Ended, doc_server, run},
+    process::{Ended, doc_server, free_address, run},
 };
 
 const ROLES: [&str; 12] = [
@@ -122,7 +122,7 @@ async fn a_taken_port_names_its_holder() {
 async fn a_database_that_cannot_be_used_is_told_with_the_way_out() {
     let database = Database::empty().await;
     let url = database.url();
-    let closed = { TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap() };
+    let closed = free_address();
     for (url, said) in [
         (url.replace(&database.name, "no_such_database"), "create it, or name another in database_url"),
         (url.replace("postgres@", "no_such_user@"), "check the user and password in database_url"),

@@ -148,7 +148,7 @@ async fn nothing_that_callers_send_makes_a_series() {
     let database = Database::migrated().await;
     let server = Served::start(&database, &[]).await;
     storm(&server, 0).await;
-    // Some are told once a second only, this one last.
+    // What the caches hold is told once a second only, and this one last.
     eventually("all series are there", async || {
         series(&server).await.iter().any(|series| series.starts_with("doc_server_index_catalog_age_seconds"))
     })

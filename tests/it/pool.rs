@@ -20,7 +20,7 @@ use sqlx::Connection;
 use tower::ServiceExt;
 
 use crate::harness::{
-    Stopwatch, TestApp,
+    PATIENCE, Stopwatch, TestApp,
     database::Database,
     eventually,
     faulty::{Fault, Proxy},
@@ -103,12 +103,12 @@ async fn searches_are_refused_at_once_while_all_connections_are_held_and_answere
     app.get(SEARCH).await;
     let mut holding = Vec::new();
     for _ in 0..4 {
-        let mut reader = loop {
-            // Where the machine is slow to make one in time.
-            if let Ok(reader) = app.index.pools().acquire("holds").await {
-                break reader;
-            }
-        };
+        let (asked, mut reader) = (Stopwatch::start(), app.index.pools().acquire("holds").await);
+        // Where the machine is slow to make one in time.
+        while reader.is_err() && asked.elapsed() < PATIENCE {
+            reader = app.index.pools().acquire("holds").await;
+        }
+        let mut reader = reader.unwrap();
         holding.push(app.lifecycle.spawn_detached(async move {
             let _ = sqlx::query("select pg_sleep(60)").execute(&mut *reader).await;
         }));
@@ -124,8 +124,8 @@ async fn searches_are_refused_at_once_while_all_connections_are_held_and_answere
         assert_eq!((reply.status, reply.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"));
     }
     times.sort_unstable();
-    // What is promised for the slowest of a hundred; on a busy machine most are late.
-    assert!(times[4] <= Duration::from_millis(300), "{times:?}");
+    // What is promised for the slowest of a hundred is 300 ms; on a busy machine many are later.
+    assert!(times[4] <= Duration::from_millis(300) && times[18] <= Duration::from_secs(1), "{times:?}");
     for task in holding {
         task.abort();
     }
@@ -291,10 +291,11 @@ async fn a_killed_postgres_is_told_at_once_and_used_again_when_it_is_back() {
     while down.elapsed() < Duration::from_secs(10) {
         assert_eq!(app.admin("/livez").await.status, StatusCode::OK);
         assert_eq!(app.get(SEARCH).await.status, StatusCode::SERVICE_UNAVAILABLE);
+        let late = down.elapsed() > Duration::from_secs(5);
         let reply = app.get(KEPT).await;
         assert_eq!((reply.status, &reply.body), (StatusCode::OK, &kept.body));
         // Within the lease it cannot have been replaced unheard; after it, it is marked.
-        if down.elapsed() > Duration::from_secs(5) {
+        if late {
             assert_eq!(reply.header("x-cache"), "stale");
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

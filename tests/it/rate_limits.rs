@@ -55,8 +55,9 @@ async fn ask(app: &TestApp, path: &str, peer: [u8; 4], forwarded: Option<&str>) 
 /// Whether it was let through.
 fn allowed(reply: &Reply) -> bool {
     match reply.status {
-        // Of the limits, that is: a late sign of life of the database is health's own matter.
-        StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => true,
+        StatusCode::OK => true,
+        // By the limits, that is: a late sign of life of the database is health's own matter.
+        StatusCode::SERVICE_UNAVAILABLE if reply.json()["checks"].is_object() => true,
         StatusCode::TOO_MANY_REQUESTS => false,
         other => panic!("{other}: {}", reply.text()),
     }
@@ -114,8 +115,10 @@ async fn an_answer_says_what_is_left_and_when_to_come_back() {
     limits.groups[Group::Sources as usize] = NonZeroU32::new(2);
     let app = TestApp::builder().with_limits(limits).start().await;
     // The seconds that are told are those of callers who ask all within one.
+    let mut attempt = 0;
     let (peer, [first, missing, refused, missing_chunk, refused_chunk]) = loop {
-        let (peer, began) = ([203, 0, 113, fastrand::u8(10..)], Instant::now());
+        attempt += 1;
+        let (peer, began) = ([198, 51, 100, attempt], Instant::now());
         let paths = ["/api/sources", "/api/sources/none", "/api/sources", "/api/chunks/1", "/api/chunks/1"];
         let mut replies = Vec::new();
         for path in paths {
@@ -204,7 +207,7 @@ async fn expect_redis(app: &TestApp, peer: [u8; 4]) {
 }
 
 /// Asks all replicas as fast as they answer, until each has refused. Returns how many were let through, and how long the slowest of
-/// a hundred answers took.
+/// a hundred answers took; none takes longer than a second.
 async fn hammer(replicas: &[TestApp], peer: [u8; 4], time: Duration) -> (u32, Duration) {
     let each = replicas.iter().map(async |app| {
         let (began, mut through, mut times) = (Instant::now(), 0, Vec::new());
@@ -220,6 +223,7 @@ async fn hammer(replicas: &[TestApp], peer: [u8; 4], time: Duration) -> (u32, Du
     let (through, times): (Vec<_>, Vec<_>) = join_all(each).await.into_iter().unzip();
     let mut times = times.concat();
     times.sort_unstable();
+    assert!(times.last().is_some_and(|slowest| *slowest < Duration::from_secs(1)), "{:?}", times.last());
     (u32::try_from(through.iter().sum::<usize>()).unwrap(), times[times.len() * 99 / 100])
 }
 
@@ -230,13 +234,19 @@ fn counted_alone() -> f64 {
     line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |count| count.parse().unwrap())
 }
 
-/// Fails unless as many were let through as one bucket holds; where Redis was late and a replica counted alone, as many more.
-async fn hold_one_limit(replicas: &[TestApp], peer: [u8; 4], time: Duration) {
-    let (began, alone) = (Instant::now(), counted_alone());
-    let through = f64::from(hammer(replicas, peer, time).await.0);
-    let (bucket, alone) = (bucket(PER_MINUTE, began.elapsed()), counted_alone() - alone);
-    let held = through >= 0.9 * bucket && through <= 1.1 * bucket + alone;
-    assert!(held, "{through} of {bucket} together, {alone} counted alone");
+/// Fails unless as many were let through as one bucket holds.
+async fn hold_one_limit(replicas: &[TestApp], network: [u8; 3], time: Duration) {
+    for peer in 1..=5 {
+        let (began, alone) = (Instant::now(), counted_alone());
+        let through = f64::from(hammer(replicas, [network[0], network[1], network[2], peer], time).await.0);
+        let (bucket, alone) = (bucket(PER_MINUTE, began.elapsed()), counted_alone() - alone);
+        // Where Redis was late on a busy machine each replica rightly counted alone: again then, with another caller.
+        if alone <= bucket / 100.0 {
+            assert!((through / bucket - 1.0).abs() <= 0.1, "{through} of {bucket} together");
+            return;
+        }
+    }
+    panic!("Redis does not count for them");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,7 +255,7 @@ async fn three_replicas_together_hold_the_limit_and_each_its_own_without_redis()
     let redis = Redis::start().await;
     let proxy = Proxy::start(redis.address());
     let all = replicas(proxy.address(), PER_MINUTE).await;
-    hold_one_limit(&all, PEER, time).await;
+    hold_one_limit(&all, [203, 0, 113], time).await;
 
     // A caller of its own for each fault. Each replica counts alone then: three buckets, and never no limit.
     for (nth, fault) in [(1, Fault::Refuse), (2, Fault::BlackHole)] {
@@ -261,7 +271,7 @@ async fn three_replicas_together_hold_the_limit_and_each_its_own_without_redis()
             expect_redis(app, [192, 0, 2, 100 + nth]).await;
         }
     }
-    hold_one_limit(&all, [198, 51, 100, 9], time).await;
+    hold_one_limit(&all, [192, 0, 3], time).await;
     let keys: Vec<String> = redis.ask(deadpool_redis::redis::cmd("KEYS").arg("doc-server:limit:*")).await;
-    assert!(keys.contains(&"doc-server:limit:{health:203.0.113.7}".to_owned()), "{keys:?}");
+    assert!(keys.contains(&"doc-server:limit:{health:203.0.113.1}".to_owned()), "{keys:?}");
 }

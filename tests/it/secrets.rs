@@ -10,7 +10,7 @@ use crate::harness::{
     collector::Collector,
     database::Database,
     eventually, folder_of,
-    process::free_addresses,
+    process::free_address,
     served::{Provider, Served, ingest},
 };
 
@@ -45,7 +45,7 @@ async fn planted(database: &Database, provider: &Provider, collector: &Collector
     let with_password =
         |number: usize| database.url().replacen("postgres@", &format!("postgres:{}@", canary(number)), 1);
     // Nobody listens there: what goes wrong is told, without the password.
-    let redis = format!("redis://user:{}@{}", canary(4), free_addresses().0);
+    let redis = format!("redis://user:{}@{}", canary(4), free_address());
     let settings = [
         ("--database-url", with_password(1)),
         ("--config", file.to_owned()),

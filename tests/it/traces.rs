@@ -8,9 +8,11 @@ use std::{
 use tokio::net::TcpListener;
 
 use crate::harness::{
+    Stopwatch,
     collector::{Collector, Span},
     database::Database,
     eventually,
+    process::free_address,
     served::{Provider, Served, ingest},
 };
 
@@ -90,11 +92,7 @@ async fn a_trace_has_a_span_for_each_stage_and_joins_the_callers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_is_away_or_silent_harms_no_request() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let closed = {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        listener.local_addr().unwrap()
-    };
-    for address in [silent.local_addr().unwrap(), closed] {
+    for address in [silent.local_addr().unwrap(), free_address()] {
         let provider = Provider::start().await;
         let endpoint = format!("http://{address}");
         let settings = [("otlp_endpoint", endpoint.as_str()), ("otlp_sample_ratio", "1")];
@@ -102,13 +100,14 @@ async fn a_collector_that_is_away_or_silent_harms_no_request() {
         // More spans than the queue holds.
         let mut times = Vec::new();
         for number in 0..600 {
-            let began = Instant::now();
+            let began = Stopwatch::start();
             assert_eq!(search(&server, &format!("q{number}"), "").await, 200);
             times.push(began.elapsed());
         }
         times.sort_unstable();
         // The queue is full after two thirds of them: harm would be done to more than a few.
-        assert!(times[times.len() * 95 / 100] < Duration::from_secs(1), "{times:?}");
+        let (of_twenty, slowest) = (times[times.len() * 95 / 100], times[times.len() - 1]);
+        assert!(of_twenty < Duration::from_secs(1) && slowest < Duration::from_secs(5), "{of_twenty:?}, {slowest:?}");
         let told = Instant::now();
         end(database, server).await;
         assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());

@@ -178,8 +178,9 @@ impl Link {
         match self.open_and_ask().await {
             Ok(latency) => {
                 tracing::info!("redis answers");
-                // In this order: whoever sees that Redis is well writes to it.
-                self.breaker().close(Instant::now());
+                // Held until all say so: whoever sees that Redis is well writes to it, and a new failure is told after this.
+                let mut breaker = self.breaker();
+                breaker.close(Instant::now());
                 self.set_status(Status::Healthy { latency });
                 metrics::set_cache_breaker_open(false);
             }

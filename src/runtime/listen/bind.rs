@@ -8,7 +8,7 @@ use super::Error;
 
 /// Connections that the kernel holds for us while the loop is busy. More than its usual limit (`net.core.somaxconn`, 4,096)
 /// is cut to that.
-const BACKLOG: u32 = 4_096;
+pub(super) const BACKLOG: u32 = 4_096;
 
 /// Opens `address`, named by `setting` in errors.
 ///

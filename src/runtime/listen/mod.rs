@@ -1,8 +1,8 @@
 //! The accept loop: connections in, each served by one front until it closes, meets a deadline or the process stops.
 //!
 //! Bounded: at most `max_connections` at once; a newcomer to a full listener takes the place of who waits longest without an
-//! open request, or is told 503. Each connection has a deadline for whatever it waits for. On shutdown no connection is accepted,
-//! each open one is told and finishes its requests.
+//! open request, or is told 503. Each connection has a deadline for whatever it waits for. On shutdown those that the system
+//! has let in are the last to be accepted; each open one is told and finishes its requests.
 
 mod bind;
 mod body;
@@ -120,7 +120,9 @@ pub async fn serve_task(
 /// may not have heard of them yet.
 async fn admit_the_last(listener: TcpListener, door: &Arc<Door>, open: &Arc<Open>) {
     let Ok(listener) = listener.into_std() else { return };
-    loop {
+    // More cannot have been waiting; who comes meanwhile must not keep the listener open.
+    for _ in 0..=bind::BACKLOG {
+        tokio::task::consume_budget().await;
         match listener.accept().and_then(|(stream, peer)| Ok((into_async(stream)?, peer))) {
             Ok((stream, peer)) => admit(stream, peer, door, open).await,
             Err(error) if is_of_one_connection(&error) => {}

@@ -3,13 +3,14 @@
 use std::{
     net::{SocketAddr, ToSocketAddrs},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use doc_server::index::{self, Index};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::OnceCell;
 
-use super::eventually;
+use super::{PATIENCE, Stopwatch};
 
 /// Tests may run beside others of the same process and of other processes.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -86,8 +87,12 @@ impl Database {
     /// Removes it, whoever is still connected.
     pub async fn drop_now(&self) {
         let drop = format!("drop database if exists {} with (force)", self.name);
+        let began = Stopwatch::start();
         // Postgres gives up when a connection needs more than five seconds to end.
-        eventually("the database is gone", async || try_administer(drop.clone()).await.is_ok()).await;
+        while let Err(error) = try_administer(drop.clone()).await {
+            assert!(began.elapsed() < PATIENCE, "{drop}: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 

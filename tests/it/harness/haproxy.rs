@@ -36,7 +36,7 @@ impl Haproxy {
              defaults\n  mode http\n  timeout connect 1s\n  timeout client 30s\n  timeout server 30s\n  retries 3\n  option redispatch\n  timeout check 10s\n\
              frontend front\n  bind {address}\n  default_backend replicas\n\
              backend replicas\n  balance roundrobin\n  option httpchk GET /readyz\n\
-             \x20 default-server inter 500ms fall 6 rise 1\n{servers}\
+             \x20 default-server inter 1s fall 2 rise 1\n{servers}\
              frontend statistics\n  bind {statistics}\n  stats enable\n  stats uri /\n"
         );
         std::fs::write(&settings, text).expect("its settings");

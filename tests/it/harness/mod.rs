@@ -242,8 +242,12 @@ impl Builder {
         let health = Arc::new(Health::new(embedder.clone(), shared.clone()));
         health.probe(&index).await;
         // Where nothing asks again, one late answer would stay.
-        while undisturbed && !health.is_ready() {
-            health.probe(&index).await;
+        if undisturbed && !health.is_ready() {
+            let asked_again = async || {
+                health.probe(&index).await;
+                health.is_ready()
+            };
+            eventually("the database gives a sign of life", asked_again).await;
         }
         if self.background {
             index.follow(&lifecycle);

@@ -9,7 +9,7 @@ use std::{
 use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, Value, cmd};
 use tempfile::TempDir;
 
-use super::{PATIENCE, eventually, process::free_addresses};
+use super::{PATIENCE, eventually, process::free_address};
 
 /// Slots of a cluster.
 const SLOTS: u16 = 16_384;
@@ -30,16 +30,11 @@ impl Redis {
 
     /// An empty server with more settings, as `--name value`.
     pub async fn start_with(settings: &[&str]) -> Self {
-        // Another process may take the port between the look and the bind.
-        for _ in 0..5 {
-            if let Some(started) = Self::try_start(free_addresses().0, settings).await {
-                return started;
-            }
-        }
-        panic!("redis-server does not start; scripts/setup test installs it");
+        let started = Self::try_start(free_address(), settings).await;
+        started.expect("redis-server does not start; scripts/setup test installs it")
     }
 
-    /// An empty server at an address that was free just now.
+    /// An empty server at an address that is free.
     pub async fn start_at(address: SocketAddr) -> Self {
         Self::try_start(address, &[]).await.unwrap_or_else(|| panic!("redis-server does not start at {address}"))
     }
@@ -55,23 +50,18 @@ impl Redis {
 
     /// A sentinel that watches `primary` as `name` and decides alone, after three seconds of silence.
     pub async fn start_sentinel(name: &str, primary: SocketAddr) -> Self {
-        for _ in 0..5 {
-            let (address, folder) = (free_addresses().0, tempfile::tempdir().expect("a folder"));
-            let port = primary.port();
-            let settings = format!(
-                "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor {name} 127.0.0.1 {port} 1\n\
-                 sentinel down-after-milliseconds {name} 3000\nsentinel failover-timeout {name} 2000\n",
-                address.port(),
-                folder.path().display(),
-            );
-            let file = folder.path().join("sentinel.conf");
-            std::fs::write(&file, settings).expect("a file");
-            let program = vec![file.display().to_string(), "--sentinel".to_owned()];
-            if let Some(started) = Self::run(address, folder, program).await {
-                return started;
-            }
-        }
-        panic!("the sentinel does not start");
+        let (address, folder) = (free_address(), tempfile::tempdir().expect("a folder"));
+        let port = primary.port();
+        let settings = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor {name} 127.0.0.1 {port} 1\n\
+             sentinel down-after-milliseconds {name} 3000\nsentinel failover-timeout {name} 2000\n",
+            address.port(),
+            folder.path().display(),
+        );
+        let file = folder.path().join("sentinel.conf");
+        std::fs::write(&file, settings).expect("a file");
+        let program = vec![file.display().to_string(), "--sentinel".to_owned()];
+        Self::run(address, folder, program).await.expect("the sentinel does not start")
     }
 
     async fn try_start(address: SocketAddr, settings: &[&str]) -> Option<Self> {
@@ -200,7 +190,7 @@ impl Cluster {
     pub async fn start() -> Self {
         let mut nodes = Vec::new();
         for _ in 0..3 {
-            let bus = free_addresses().1.port().to_string();
+            let bus = free_address().port().to_string();
             nodes.push(Redis::start_with(&["--cluster-enabled", "yes", "--cluster-port", &bus]).await);
         }
         let third = SLOTS / 3;

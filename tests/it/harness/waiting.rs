@@ -4,10 +4,7 @@
 //! the machine. A thread that does nothing but sleep sees by how much it wakes too late; that time does not count.
 
 use std::{
-    sync::{
-        LazyLock, Once,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, Once, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,41 +17,45 @@ const TICK: Duration = Duration::from_millis(10);
 /// A thread that wakes less late was delayed by the usual business of two cores.
 const NOTICED: Duration = Duration::from_millis(40);
 
-static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// When the thread fell asleep, in microseconds since [`BEGAN`].
-static ASLEEP: AtomicU64 = AtomicU64::new(0);
-/// The time lost before that, in microseconds.
-static LOST: AtomicU64 = AtomicU64::new(0);
+/// However much is lost, nobody waits longer than so many times what was meant.
+const AT_MOST: u32 = 5;
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).expect("a test's time")
+/// What the thread has seen.
+struct Seen {
+    /// Since when it sleeps; none before its first sleep.
+    asleep: Option<Instant>,
+    /// The time lost before.
+    lost: Duration,
 }
 
-/// How much later than it should the thread wakes that fell asleep at `asleep`, where that is worth a mention.
-fn late(asleep: Duration) -> Duration {
-    let late = BEGAN.elapsed().saturating_sub(asleep + TICK);
-    if late < NOTICED { Duration::ZERO } else { late }
+impl Seen {
+    /// The time lost until now. The thread itself may not have woken yet.
+    fn lost_by_now(&self) -> Duration {
+        let late = self.asleep.map_or(Duration::ZERO, |asleep| asleep.elapsed().saturating_sub(TICK));
+        self.lost + if late < NOTICED { Duration::ZERO } else { late }
+    }
+}
+
+fn seen() -> MutexGuard<'static, Seen> {
+    static SEEN: Mutex<Seen> = Mutex::new(Seen { asleep: None, lost: Duration::ZERO });
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn watch() {
     loop {
-        let asleep = BEGAN.elapsed();
-        ASLEEP.store(micros(asleep), Ordering::SeqCst);
+        {
+            let mut seen = seen();
+            *seen = Seen { lost: seen.lost_by_now(), asleep: Some(Instant::now()) };
+        }
         std::thread::sleep(TICK);
-        LOST.fetch_add(micros(late(asleep)), Ordering::SeqCst);
     }
 }
 
 /// How long this process has stood still since the first who asked.
 fn lost() -> Duration {
     static WATCHING: Once = Once::new();
-    WATCHING.call_once(|| {
-        ASLEEP.store(micros(BEGAN.elapsed()), Ordering::SeqCst);
-        std::thread::Builder::new().name("stalls".to_owned()).spawn(watch).expect("a thread");
-    });
-    // The thread itself may not have woken yet.
-    let now = late(Duration::from_micros(ASLEEP.load(Ordering::SeqCst)));
-    Duration::from_micros(LOST.load(Ordering::SeqCst)) + now
+    WATCHING.call_once(|| drop(std::thread::Builder::new().name("stalls".to_owned()).spawn(watch).expect("a thread")));
+    seen().lost_by_now()
 }
 
 /// Counts the time in which this process could run.
@@ -73,8 +74,13 @@ impl Stopwatch {
 
     /// The time since, without that in which the process stood still.
     pub fn elapsed(&self) -> Duration {
-        let lost = lost().saturating_sub(self.lost);
-        self.began.elapsed().saturating_sub(lost)
+        let all = self.began.elapsed();
+        all.saturating_sub(self.stood_still())
+    }
+
+    /// How long of the time since the process stood still.
+    pub fn stood_still(&self) -> Duration {
+        lost().saturating_sub(self.lost)
     }
 }
 
@@ -100,7 +106,8 @@ pub fn within(time: Duration, what: &str, condition: impl AsyncFn() -> bool) -> 
             if tokio::time::timeout(left, &mut waiting).await.is_ok() {
                 return;
             }
-            assert!(waited.elapsed() < time, "{caller}: not within {time:?}: {what}");
+            let over = waited.elapsed() >= time || waited.began.elapsed() >= AT_MOST * time;
+            assert!(!over, "{caller}: not within {time:?}: {what}");
         }
     }
 }
