@@ -21,6 +21,7 @@ use doc_server::{
     app::App,
     config::{EmbedProvider, Settings},
     embed::{Backend, Config, Embedder, FakeConfig, Probe},
+    index::terms,
     runtime::{lifecycle::Lifecycle, metrics},
     search::{self, Parts, Search},
 };
@@ -173,13 +174,14 @@ async fn eventually(what: &str, condition: impl AsyncFn() -> Result<bool, Failur
     Err(format!("not within 30 s: {what}").into())
 }
 
-/// Addresses of searches that all have different keys, from the corpus' own words.
+/// Addresses of searches that all have different keys, from the corpus' own words. Each has a word to look for, so that both legs search.
 fn distinct_paths(texts: &Texts, count: usize, more: &str) -> Arc<Vec<String>> {
     let mut seen = std::collections::HashSet::new();
     let mut queries = Vec::with_capacity(count);
     for lot in 1_000.. {
         for query in texts.queries(lot, count) {
-            if queries.len() < count && seen.insert(query.clone()) {
+            let searched = !terms::of_query(&query).terms.is_empty();
+            if queries.len() < count && searched && seen.insert(query.clone()) {
                 queries.push(http::search_path(&query, more));
             }
         }
