@@ -105,7 +105,7 @@ pub struct ServeFlags {
 pub enum SourcesCommand {
     /// List the sources with their versions
     List {
-        /// Print the API's JSON
+        /// Print JSON: an array of what the API tells of each
         #[arg(long)]
         json: bool,
     },

@@ -1,10 +1,10 @@
 //! `doc-server explain`: how the database carries a search out, for a person on a terminal or as JSON.
 
-use std::{fmt::Write as _, io::Write as _};
+use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{App, Error, arguments::SearchFlags, search::query_from};
+use super::{App, Error, arguments::SearchFlags, search::query_from, terminal::print};
 use crate::{config::Settings, index::explain::Explained, search::Explanation};
 
 /// Searches once and prints the statements with their plans.
@@ -20,8 +20,7 @@ pub async fn run(settings: Settings, flags: &SearchFlags) -> Result<(), Error> {
     } else {
         show(&explanation)
     };
-    // Whoever reads may stop reading (`| head`): that is no failure.
-    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    print(text.trim_end())?;
     if let (false, Some(reason)) = (flags.json, &explanation.degraded_reason) {
         eprintln!("incomplete: {reason}");
     }

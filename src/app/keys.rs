@@ -7,7 +7,7 @@ use chrono::{TimeDelta, Utc};
 use super::{
     App, Error,
     arguments::{CreateKeyFlags, KeysCommand},
-    terminal::{table, time},
+    terminal::{print, table, time},
 };
 use crate::{
     config::Settings,
@@ -76,9 +76,7 @@ async fn list(index: &Index, json: bool) -> Result<(), Error> {
         }
     }
     let text = if json { as_json(keys)? } else { as_table(&keys) };
-    // Whoever reads may stop reading (`| head`): that is no failure.
-    let _ = writeln!(std::io::stdout(), "{text}");
-    Ok(())
+    print(&text)
 }
 
 fn as_json(keys: Vec<ListedKey>) -> Result<String, Error> {

@@ -1,8 +1,8 @@
 //! `doc-server search`: results for a person on a terminal, or the API's JSON.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
-use super::{App, Error, arguments::SearchFlags};
+use super::{App, Error, arguments::SearchFlags, terminal::print};
 use crate::{answer::Answer, config::Settings, index::Selection, query::Query, rank};
 
 /// Searches once.
@@ -18,8 +18,7 @@ pub async fn run(settings: Settings, flags: &SearchFlags) -> Result<(), Error> {
     } else {
         show(&answer, std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
     };
-    // Whoever reads may stop reading (`| head`): that is no failure.
-    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    print(text.trim_end())?;
     if let (false, Some(reason)) = (flags.json, &answer.degraded_reason) {
         eprintln!("incomplete: {reason}");
     }

@@ -1,11 +1,9 @@
 //! `doc-server sources`: lists what was imported and deletes it, also where the server asks its callers for a key.
 
-use std::io::Write;
-
 use super::{
     App, Error,
     arguments::SourcesCommand,
-    terminal::{table, time},
+    terminal::{print, table, time},
 };
 use crate::{
     api::SourceBody,
@@ -35,9 +33,7 @@ async fn list(index: &Index, json: bool) -> Result<(), Error> {
     } else {
         as_table(catalog.sources(&view))
     };
-    // Whoever reads may stop reading (`| head`): that is no failure.
-    let _ = writeln!(std::io::stdout(), "{text}");
-    Ok(())
+    print(&text)
 }
 
 fn as_table<'a>(sources: impl Iterator<Item = &'a Source>) -> String {
@@ -45,10 +41,10 @@ fn as_table<'a>(sources: impl Iterator<Item = &'a Source>) -> String {
     if rows.is_empty() {
         return "nothing is imported; begin with doc-server ingest FOLDER --source ID".to_owned();
     }
-    table(["source", "searched", "versions", "pages", "chunks", "without vector", "changed"], rows)
+    table(["source", "default version", "versions", "pages", "chunks", "without vector", "changed"], rows)
 }
 
-/// The numbers are those of the version that a search without `version` reads.
+/// The numbers are those of the default version: the one that a search without `version` reads.
 fn row(source: &Source) -> [String; 7] {
     let searched = default_version(source);
     let version = source.versions.iter().find(|version| Some(&version.version) == searched.as_ref());
@@ -56,10 +52,16 @@ fn row(source: &Source) -> [String; 7] {
         let published = version.and_then(|version| version.published.as_ref());
         published.map_or_else(|| "-".to_owned(), |generation| of(generation).to_string())
     };
+    let published = source.versions.iter().filter(|version| version.published.is_some()).count();
+    let unfinished = source.versions.len() - published;
     [
         source.source_id.to_string(),
-        searched.map_or_else(|| "none: its import has not ended".to_owned(), |version| version.to_string()),
-        source.versions.len().to_string(),
+        searched.map_or_else(|| "none".to_owned(), |version| version.to_string()),
+        if unfinished == 0 {
+            published.to_string()
+        } else {
+            format!("{published}, {unfinished} not imported to its end")
+        },
         count(|generation| generation.pages),
         count(|generation| generation.chunks),
         count(|generation| generation.chunks_without_embedding),
@@ -69,8 +71,7 @@ fn row(source: &Source) -> [String; 7] {
 
 async fn delete(index: &Index, source_id: &str) -> Result<(), Error> {
     if index.delete_source(source_id).await? {
-        println!("source {source_id} is deleted: no replica finds it any more");
-        return Ok(());
+        return print(&format!("source {source_id} is deleted; searches no longer find it"));
     }
     Err(Error::Failed(format!("no source is called {source_id:?}; doc-server sources list shows them")))
 }

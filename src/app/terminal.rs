@@ -2,12 +2,14 @@
 
 use std::{
     fmt::Display,
-    io::IsTerminal,
+    io::{ErrorKind, IsTerminal, Write},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Error;
 
 /// Often enough to be sure that it goes on, rarely enough for a log.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -17,6 +19,19 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 pub fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
     let end = if count == N::from(1) { "" } else { "s" };
     format!("{count} {what}{end}")
+}
+
+/// Writes what was asked for, and a line end.
+///
+/// # Errors
+/// When it is not taken, as by a full disk. Whoever reads may stop reading (`| head`): that is none.
+pub fn print(text: &str) -> Result<(), Error> {
+    match writeln!(std::io::stdout(), "{text}").and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::Failed(format!("what was asked for could not be written: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// To the second, in UTC.

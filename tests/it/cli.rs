@@ -250,6 +250,12 @@ async fn sources_are_listed_and_deleted() {
     let (_, key) = app.make_key(&["search"], &[]).await;
     let served = app.get_as(&key, "/api/sources").await.json();
     assert_eq!(serde_json::from_str::<Value>(&json.stdout).unwrap(), served["sources"]);
+    app.execute("insert into versions (source, version) select id, '3.0.0' from sources").await;
+    let unfinished = run(&mut on(&app.database, &["sources", "list"]));
+    assert!(unfinished.stdout.contains("2, 1 not imported to its end  7 "), "{}", unfinished.stdout);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let lost: Ended = on(&app.database, &["sources", "list"]).stdout(full).output().unwrap().into();
+    assert!(lost.code == Some(1) && lost.stderr.contains("could not be written"), "{}", lost.stderr);
 
     let deleted = run(&mut on(&app.database, &["sources", "delete", "guide"]));
     expect_well(&deleted);
