@@ -9,6 +9,7 @@
 import json
 import sys
 import textwrap
+import urllib.error
 import urllib.request
 from urllib.parse import urlencode
 
@@ -39,7 +40,11 @@ def whole(base):
 
 
 def show(base, query):
-    found = get(f"{base}/api/search?" + urlencode({"query": query, "match_count": 3}))
+    try:
+        found = get(f"{base}/api/search?" + urlencode({"query": query, "match_count": 3}))
+    except urllib.error.HTTPError as error:
+        # Such as of a server that asks its callers for a key.
+        sys.exit(f"no search to show: {json.load(error)['detail']}")
     print(f'\nThe first of the results for "{query}":\n')
     for number, hit in enumerate(found["results"], 1):
         place = " > ".join(part for part in [hit["source_id"], hit["version"], hit["title"]] if part)

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """List the documentation that the first run indexes and the server does not have yet.
 
-    documents.py BASE_URL [LIMIT]      one line per source, at most LIMIT: path, id, version and address, with tabs
+    documents.py SERVER [LIMIT]        one line per source, at most LIMIT: path, id, version and address, with tabs
+
+SERVER is the program: asked on the command line, it needs no key.
 
 This repository's docs/ is one source, the README of every direct dependency is one of its own, at the version that
 Cargo.lock names. The crates are read from cargo's local copies; nothing is downloaded.
@@ -12,9 +14,6 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
-from urllib.parse import urlencode
-
-from ask import get
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,17 +51,11 @@ def wanted():
             yield path, f"crate-{package['name']}", package["version"], package["repository"] or ""
 
 
-def present(base):
-    """(source id, version) of everything the server has published."""
-    found, cursor = set(), None
-    while True:
-        query = urlencode({"limit": 100, **({"cursor": cursor} if cursor else {})})
-        page = get(f"{base}/api/sources?{query}")
-        for source in page["sources"]:
-            found.update((source["source_id"], version["version"]) for version in source["versions"])
-        cursor = page.get("next_cursor")
-        if not cursor:
-            return found
+def present(server):
+    """(source id, version) of everything that is published; an import that was stopped is not, and goes on."""
+    sources = json.loads(run(server, "sources", "list", "--json"))
+    versions = ((source["source_id"], version) for source in sources for version in source["versions"])
+    return {(source_id, version["version"]) for source_id, version in versions if version["status"] == "published"}
 
 
 def main():

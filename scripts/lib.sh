@@ -116,18 +116,18 @@ wait_until_whole() {
     done
 }
 
-# ingest_missing BASE_URL SERVER [LIMIT]: index what documents.py lists, at most LIMIT sources. One that fails is
+# ingest_missing SERVER [LIMIT]: index what documents.py lists, at most LIMIT sources. One that fails is
 # reported and does not stop the others.
 ingest_missing() {
     local list path source version address number=0 total
-    list=$("${PYTHON:-python3}" "$here/documents.py" "$1" ${3:+"$3"}) ||
+    list=$("${PYTHON:-python3}" "$here/documents.py" "$@") ||
         die "cannot list the documentation to index; see above"
     [[ -n $list ]] || return 0
     total=$(wc -l <<<"$list")
     while IFS=$'\t' read -r path source version address; do
         number=$((number + 1))
         say "indexing $source $version ($number of $total)"
-        "$2" ingest "$path" --source "$source" --version "$version" ${address:+--url "$address"} </dev/null ||
+        "$1" ingest "$path" --source "$source" --version "$version" ${address:+--url "$address"} </dev/null ||
             say "warning: $source $version was not indexed"
     done <<<"$list"
 }
